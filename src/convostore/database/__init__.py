@@ -1,0 +1,1 @@
+"""Connections: settings, opened databases, local servers."""

@@ -1,0 +1,85 @@
+"""Settings: where the servers are, how patiently they are asked."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr
+
+from convostore.models.document import Value
+from convostore.repositories.exceptions import ValidationError
+
+PREFIX = "CONVOSTORE_"
+Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
+Count = Annotated[int, Field(ge=1, le=100_000, strict=False)]
+
+
+class MongoSettings(Value):
+    """How MongoDB is reached; the defaults held under injected faults.
+
+    Attributes:
+        mongodb_uri: the address; may hold a password, so it is never shown.
+        database_name: the database that holds the collections.
+        max_pool_size: connections at most.
+        deadline: seconds that a call may take, all its attempts together.
+        attempts: how often a repeatable call is tried.
+        connect_timeout: seconds to open a connection.
+        heartbeat: seconds between looks at the server; with ``connect_timeout`` it bounds how long a frozen primary
+            goes unnoticed.
+        server_selection_timeout: seconds to wait for a usable server.
+        wait_queue_timeout: seconds to wait for a free connection.
+        app_name: what the server's log calls this program.
+    """
+
+    mongodb_uri: Annotated[SecretStr, Field(strict=False)] | None = None
+    database_name: Annotated[str, Field(min_length=1, max_length=38, pattern=r"^[A-Za-z0-9_-]+$")] = "convostore"
+    max_pool_size: Count = 100
+    deadline: Seconds = 10.0
+    attempts: Count = 4
+    connect_timeout: Seconds = 2.0
+    heartbeat: Annotated[float, Field(ge=0.5, le=60, strict=False)] = 2.0
+    server_selection_timeout: Seconds = 5.0
+    wait_queue_timeout: Seconds = 1.0
+    app_name: Annotated[str, Field(min_length=1, max_length=100)] = "convostore"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
+        """Return the settings of the environment (``CONVOSTORE_MONGODB_URI`` and so on); what is given wins.
+
+        Raises:
+            ValidationError: a setting is unknown or not valid; names it.
+        """
+        source = os.environ if environment is None else environment
+        found = {name: source[variable(name)] for name in cls.model_fields if source.get(variable(name))}
+        try:
+            return cls(**{**found, **given})
+        except ValidationError as error:
+            name = str(error.field)
+            place = f" (from {variable(name)})" if name in found and name not in given else ""
+            raise ValidationError(f"{error}{place}", error.field) from None
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the options of the driver's client."""
+        return {
+            "w": "majority",
+            "readConcernLevel": "majority",
+            "retryWrites": True,
+            "retryReads": True,
+            "tz_aware": True,
+            "uuidRepresentation": "standard",
+            "maxPoolSize": self.max_pool_size,
+            "connectTimeoutMS": _milliseconds(self.connect_timeout),
+            "heartbeatFrequencyMS": _milliseconds(self.heartbeat),
+            "serverSelectionTimeoutMS": _milliseconds(self.server_selection_timeout),
+            "waitQueueTimeoutMS": _milliseconds(self.wait_queue_timeout),
+            "appname": self.app_name,
+        }
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

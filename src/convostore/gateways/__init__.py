@@ -1,0 +1,1 @@
+"""Gateways: the only code that touches a database driver."""

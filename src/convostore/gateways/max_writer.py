@@ -1,0 +1,156 @@
+"""Coalesced ``$max`` updates: many in a short time to one document become one, many documents one command.
+
+``$max`` commutes and may be repeated, so it does not matter in which order, how often, or together with what an
+update is sent; after an error or a cancellation it is simply sent again.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import Any, Protocol
+
+from pymongo import UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+
+from convostore.gateways.mongo_transaction import Attempt
+from convostore.gateways.operation import Operation
+from convostore.logs import get_logger
+from convostore.repositories.exceptions import RepositoryError
+
+Values = dict[str, Any]
+INTERVAL = 0.03  # seconds; with a flush of a few milliseconds an update is there within 50
+_PAUSE_AFTER_FAILURE = 0.5
+
+
+class _Gateway(Protocol):
+    @property
+    def database(self) -> AsyncDatabase[dict[str, Any]]: ...
+
+    async def run(self, operation: Operation, attempt: Attempt[Any]) -> Any: ...
+
+
+class MaxWriter:
+    """Collects ``$max`` updates of one collection and writes them in the background.
+
+    Args:
+        gateway: carries out the writes.
+        collection: the name of the collection.
+    """
+
+    def __init__(self, gateway: _Gateway, collection: str = "conversations") -> None:
+        self._gateway = gateway
+        self._name = collection
+        self._pending: dict[str, Values] = {}
+        self._in_flight: dict[str, Values] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._logger = get_logger("activity")
+        self.on_missing: Callable[[str], None] | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether something taken in may not be written yet."""
+        return bool(self._pending or self._in_flight)
+
+    def put(self, identity: str, values: Values) -> None:
+        """Take in an update; it is written within 50 ms, or when ``settle`` asks for it."""
+        _merge(self._pending, identity, values)
+        if self._task is None or self._task.done():
+            # A context of its own: the task outlives the unit of work that its creator may be in.
+            self._task = asyncio.create_task(self._run(), context=Context())
+
+    async def settle(self, identity: str) -> None:
+        """Return once everything taken in for this identity is written.
+
+        Raises:
+            RepositoryError: it could not be written; it stays pending.
+        """
+        if identity in self._pending or identity in self._in_flight:
+            values = self._pending.pop(identity, {})
+            batch = {identity: values}
+            _merge(batch, identity, self._in_flight.get(identity, {}))
+            await self._write(batch)
+
+    async def flush(self) -> None:
+        """Write everything taken in.
+
+        Raises:
+            RepositoryError: it could not be written; it stays pending.
+        """
+        if self._pending or self._in_flight:
+            batch, self._pending = self._pending, {}
+            for identity, values in self._in_flight.items():
+                _merge(batch, identity, values)
+            await self._write(batch)
+
+    async def _run(self) -> None:
+        while self._pending:
+            await asyncio.sleep(INTERVAL)
+            self._in_flight, self._pending = self._pending, {}
+            try:
+                await self._write(self._in_flight)
+            except RepositoryError as error:
+                self._logger.warning("activity not written yet", error=type(error).__name__)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+            finally:
+                self._in_flight = {}
+
+    async def _write(self, batch: dict[str, Values]) -> None:
+        if not batch:
+            return
+        try:
+            matched = await self._gateway.run(self._operation(), lambda _: self._send(batch))
+        except BaseException:
+            for identity, values in batch.items():
+                _merge(self._pending, identity, values)
+            raise
+        if matched < len(batch) and self.on_missing is not None:
+            for identity in await self._missing(batch):
+                self.on_missing(identity)
+
+    def _operation(self) -> Operation:
+        return Operation("bulk_write", self._name, "Activity", writes=True, repeatable=True)
+
+    async def _send(self, batch: dict[str, Values]) -> int:
+        # Only documents with a tenant: what has none is the tombstone of a deleted one.
+        updates = [
+            UpdateOne({"_id": identity, "tenant_id": {"$exists": True}}, {"$max": values})
+            for identity, values in batch.items()
+        ]
+        return (await self._collection.bulk_write(updates, ordered=False)).matched_count
+
+    async def _missing(self, batch: Iterable[str]) -> set[str]:
+        identities = list(batch)
+        query = {"_id": {"$in": identities}, "tenant_id": {"$exists": True}}
+        found = await self._gateway.run(
+            Operation("find", self._name, "Activity", repeatable=True),
+            lambda _: self._collection.find(query, {"_id": 1}).to_list(),
+        )
+        return set(identities) - {document["_id"] for document in found}
+
+    @property
+    def _collection(self) -> AsyncCollection[dict[str, Any]]:
+        return self._gateway.database[self._name]
+
+    async def aclose(self) -> None:
+        """Write what is pending, once, and stop; what a failure leaves unwritten can be derived from the log."""
+        try:
+            await self.flush()
+        except RepositoryError as error:
+            self._logger.warning("activity left unwritten", documents=len(self._pending), error=type(error).__name__)
+        self._pending = {}
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def _merge(into: dict[str, Values], identity: str, values: Values) -> None:
+    kept = into.setdefault(identity, {})
+    for name, value in values.items():
+        if name not in kept or _rank(value) > _rank(kept[name]):
+            kept[name] = value
+
+
+def _rank(value: Any) -> Any:
+    # As the server does it: documents compare by their fields in order; the first two of ours decide.
+    return tuple(value.values())[:2] if isinstance(value, dict) else value

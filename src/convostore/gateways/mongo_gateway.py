@@ -1,0 +1,172 @@
+"""The way to MongoDB: one client, and what holds for every call that is made through it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+from convostore.gateways.lanes import Lanes
+from convostore.gateways.max_writer import MaxWriter
+from convostore.gateways.mongo_administration import MongoAdministration
+from convostore.gateways.mongo_transaction import Attempt, MongoTransaction, current_transaction
+from convostore.gateways.operation import Observer, Operation, OperationDetails
+from convostore.gateways.retry import RetryPolicy, call_again
+from convostore.gateways.tenant_database import TenantDatabase
+from convostore.gateways.translation import DRIVER_ERRORS, strip, translate
+from convostore.logs import ROOT, get_logger
+from convostore.models.identity import check_identifier
+from convostore.repositories.exceptions import TransactionError, ValidationError
+
+T = TypeVar("T")
+Client = AsyncMongoClient[dict[str, Any]]
+
+
+class MongoGateway:
+    """Carries out operations: joins the transaction of the task, holds the deadline, retries, translates, times.
+
+    Args:
+        client: the driver's client; closed by ``aclose``.
+        database_name: the database that holds the collections.
+        deadline: seconds that a call may take, all its attempts together.
+        retry: how repeatable calls are tried again.
+        observers: told of each call that has ended.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        database_name: str,
+        *,
+        deadline: float = 10.0,
+        retry: RetryPolicy | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._client = client
+        self._database: AsyncDatabase[dict[str, Any]] = client[database_name]
+        self.deadline = deadline
+        self.retry = retry or RetryPolicy()
+        self._observers = tuple(observers)
+        self._logger = get_logger("mongodb")
+        self._debugs = partial(logging.getLogger(f"{ROOT}.mongodb").isEnabledFor, logging.DEBUG)
+        self.administration = MongoAdministration(self._database, self.run)
+        self.activity = MaxWriter(self)
+        self.lanes = Lanes()
+        self.activity.on_missing = self.lanes.forget
+
+    @classmethod
+    def connect(cls, uri: str, database_name: str, options: Mapping[str, Any], **policies: Any) -> Self:
+        """Return a gateway with a client of its own; the first call connects.
+
+        Args:
+            uri: the address, ``mongodb://…`` or ``mongodb+srv://…``.
+            database_name: the database that holds the collections.
+            options: the driver's options.
+            policies: ``deadline``, ``retry`` and ``observers`` of the gateway.
+
+        Raises:
+            ValidationError: the address or an option is not valid; the message never quotes it.
+        """
+        try:
+            client: Client = AsyncMongoClient(uri, **options)
+            return cls(client, database_name, **policies)
+        except (PyMongoError, ValueError, TypeError) as error:
+            strip(error)
+            raise ValidationError("mongodb_uri: not a valid MongoDB address or option", "mongodb_uri") from None
+
+    @property
+    def database(self) -> AsyncDatabase[dict[str, Any]]:
+        """The driver's database, for the other gateways only."""
+        return self._database
+
+    def tenant(self, tenant_id: str) -> TenantDatabase:
+        """Return the handle through which everything of one tenant is reached, and nothing else.
+
+        Raises:
+            ValidationError: it cannot be an identifier.
+        """
+        return TenantDatabase(self, check_identifier(tenant_id, "tenant_id"))
+
+    async def run(self, operation: Operation, attempt: Attempt[T]) -> T:
+        """Carry out an operation.
+
+        Args:
+            operation: what it is.
+            attempt: does it, given the session of the current transaction or None.
+
+        Raises:
+            RepositoryError: whatever went wrong, translated.
+        """
+        started = time.monotonic()
+        failure: str | None = None
+        try:
+            transaction = current_transaction(self)
+            if transaction is not None:
+                return await transaction.run(operation, attempt)
+            return await self._within_deadline(operation, attempt)
+        except BaseException as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            self._observe(operation, time.monotonic() - started, failure)
+
+    async def _within_deadline(self, operation: Operation, attempt: Attempt[T]) -> T:
+        try:
+            async with asyncio.timeout(self.deadline):
+                return await self._attempts(operation, attempt)
+        except TimeoutError as error:
+            raise translate(error, operation) from error
+
+    async def _attempts(self, operation: Operation, attempt: Attempt[T]) -> T:
+        try:
+            return await attempt(None)
+        except DRIVER_ERRORS as error:
+            failure = translate(error, operation)
+            if not (operation.repeatable and failure.retryable):
+                raise failure from error
+        return await call_again(self.retry, lambda: self._translated(operation, attempt))
+
+    async def _translated(self, operation: Operation, attempt: Attempt[T]) -> T:
+        try:
+            return await attempt(None)
+        except DRIVER_ERRORS as error:
+            raise translate(error, operation) from error
+
+    async def begin(self) -> MongoTransaction:
+        """Begin a transaction, which the calls of this task join until it ends.
+
+        Raises:
+            TransactionError: the task is in one already.
+        """
+        if current_transaction(self) is not None:
+            raise TransactionError("a unit of work is open already: units of work cannot be nested", "begin")
+        session = self._client.start_session()
+        await session.start_transaction()
+        return MongoTransaction(session, self, self.deadline)
+
+    def in_transaction(self) -> bool:
+        """Say whether the present context is in a transaction of this gateway."""
+        return current_transaction(self) is not None
+
+    def _observe(self, operation: Operation, duration: float, error: str | None) -> None:
+        if self._debugs():
+            self._logger.debug(
+                "mongodb operation",
+                operation=operation.name,
+                collection=operation.collection,
+                entity_id=operation.entity_id,
+                duration_ms=round(duration * 1000, 3),
+                error=error,
+            )
+        for observer in self._observers:
+            observer(OperationDetails(operation.name, operation.collection, duration, error))
+
+    async def aclose(self) -> None:
+        """Write what is pending and close all connections."""
+        await self.activity.aclose()
+        await self._client.close()

@@ -1,0 +1,133 @@
+"""The transaction a task is in, on the driver's side."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TypeVar
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from convostore.gateways.cancellation import finish
+from convostore.gateways.operation import Operation
+from convostore.gateways.translation import DRIVER_ERRORS, is_unknown_commit, translate
+from convostore.repositories.exceptions import (
+    Outcome,
+    RepositoryError,
+    TransactionAbortedError,
+    TransactionError,
+)
+
+T = TypeVar("T")
+Attempt = Callable[[AsyncClientSession | None], Awaitable[T]]
+_COMMIT = Operation("commit", "", "UnitOfWork", writes=True)
+_COMMIT_PAUSE = 0.02
+
+_current: ContextVar["MongoTransaction | None"] = ContextVar("convostore_transaction", default=None)
+
+
+class MongoTransaction:
+    """One transaction on one session, owned by the task that began it.
+
+    After the first failure nothing more is sent: the server has given the transaction up, whatever the caller makes
+    of the error.
+
+    Attributes:
+        failure: the first error of an operation in it, or None.
+    """
+
+    def __init__(self, session: AsyncClientSession, owner: object, deadline: float) -> None:
+        self.owner = owner
+        self.failure: BaseException | None = None
+        self._session = session
+        self._deadline = deadline
+        self._task = asyncio.current_task()
+        self._token = _current.set(self)
+
+    async def run(self, operation: Operation, attempt: Attempt[T]) -> T:
+        """Carry out one operation in the transaction.
+
+        Raises:
+            TransactionAbortedError: an earlier operation failed.
+            TransactionError: this task did not begin the transaction.
+            RepositoryError: the translated error of the operation, which ends the transaction.
+        """
+        self._check_owner(operation)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await attempt(self._session)
+        except DRIVER_ERRORS as error:
+            self.failure = translate(error, operation)
+            raise self.failure from error
+        except BaseException as error:
+            self.failure = error  # cancelled: the server may still be at it
+            raise
+
+    def _check_owner(self, operation: Operation) -> None:
+        if asyncio.current_task() is not self._task:
+            raise TransactionError(
+                "a unit of work belongs to the task that opened it: await its operations there, one after the "
+                "other, and start other tasks outside it",
+                operation.name,
+            )
+        if self.failure is not None:
+            raise TransactionAbortedError(
+                f"the unit of work has failed already ({type(self.failure).__name__}); leave it, and run it again",
+                operation.name,
+            )
+
+    async def commit(self) -> None:
+        """Make everything happen; survives the cancellation of the caller.
+
+        Raises:
+            TransactionConflictError: nothing happened; the whole may be run again.
+            RepositoryError: the commit failed; ``outcome`` says whether that is certain.
+        """
+        await finish(self._commit())
+
+    async def abort(self) -> None:
+        """Make nothing happen; survives the cancellation of the caller, and never raises a driver's error."""
+        await finish(self._end())
+
+    async def _commit(self) -> None:
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._commit_until_known()
+        except DRIVER_ERRORS as error:
+            raise _commit_failure(error) from error
+        finally:
+            await self._end()
+
+    async def _commit_until_known(self) -> None:
+        while True:
+            try:
+                return await self._session.commit_transaction()
+            except DRIVER_ERRORS as error:
+                if not is_unknown_commit(error):
+                    raise
+            await asyncio.sleep(_COMMIT_PAUSE)
+
+    async def _end(self) -> None:
+        # Ending the session aborts what is still open; the driver swallows what goes wrong there, since the server
+        # gives up an abandoned transaction by itself.
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._session.end_session()
+        except TimeoutError:
+            return
+
+    def leave(self) -> None:
+        """Stop being the current transaction of the task."""
+        _current.reset(self._token)
+
+
+def current_transaction(owner: object) -> MongoTransaction | None:
+    """Return the transaction of this owner that the present context is in, if any."""
+    transaction = _current.get()
+    return transaction if transaction is not None and transaction.owner is owner else None
+
+
+def _commit_failure(error: Exception) -> RepositoryError:
+    failure = translate(error, _COMMIT)
+    if isinstance(error, TimeoutError):
+        failure.outcome = Outcome.UNKNOWN
+    return failure

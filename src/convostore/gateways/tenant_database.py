@@ -1,0 +1,65 @@
+"""The handle of one tenant: everything reached through it belongs to him."""
+
+from typing import TYPE_CHECKING
+
+from convostore.gateways.tenant_collection import TenantCollection
+from convostore.models.identity import join
+from convostore.repositories.exceptions import TenantMismatchError
+
+if TYPE_CHECKING:
+    from convostore.gateways.lanes import Lanes
+    from convostore.gateways.max_writer import MaxWriter
+    from convostore.gateways.mongo_gateway import MongoGateway
+
+
+class TenantDatabase:
+    """What a repository is given instead of a database.
+
+    Attributes:
+        tenant_id: whose data is reached.
+    """
+
+    def __init__(self, gateway: "MongoGateway", tenant_id: str) -> None:
+        self.gateway = gateway
+        self.tenant_id = tenant_id
+
+    def collection(self, name: str, entity_type: str) -> TenantCollection:
+        """Return the tenant's part of a collection."""
+        return TenantCollection(self.gateway, name, self.tenant_id, entity_type)
+
+    def identity(self, *components: str) -> str:
+        """Return the identity of something of this tenant."""
+        return join(self.tenant_id, *components)
+
+    def check_tenant(self, tenant_id: str) -> None:
+        """Make sure that a tenant named by a caller is this one.
+
+        Raises:
+            TenantMismatchError: it is another.
+        """
+        if tenant_id != self.tenant_id:
+            raise TenantMismatchError(self.tenant_id, str(tenant_id))
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a call may take."""
+        return self.gateway.deadline
+
+    @property
+    def attempts(self) -> int:
+        """How often a repeatable call is tried."""
+        return self.gateway.retry.attempts
+
+    @property
+    def activity(self) -> "MaxWriter":
+        """The coalesced updates of the conversations' activity."""
+        return self.gateway.activity
+
+    @property
+    def lanes(self) -> "Lanes":
+        """The order of this process's appends to each conversation."""
+        return self.gateway.lanes
+
+    def in_transaction(self) -> bool:
+        """Say whether the present context is in a unit of work on this database."""
+        return self.gateway.in_transaction()

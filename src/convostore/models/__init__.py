@@ -1,0 +1,1 @@
+"""Models: frozen values without any input or output."""

@@ -1,0 +1,1 @@
+"""Operations: what is done beside requests."""

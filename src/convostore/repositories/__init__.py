@@ -1,0 +1,1 @@
+"""Repositories: what an application calls to keep and to find conversations and messages."""

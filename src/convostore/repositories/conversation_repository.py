@@ -1,0 +1,190 @@
+"""The repository of conversations."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+from convostore.database.mongodb import get_mongodb
+from convostore.gateways.tenant_collection import Key
+from convostore.gateways.tenant_database import TenantDatabase
+from convostore.models.identity import check_identifier
+from convostore.models.mongo.conversation_model import ConversationDocument
+from convostore.models.types import ConversationStatus, TenantId, UserId, to_utc_milliseconds, utc_now
+from convostore.repositories.base_repository import PaginatedResult, Pagination
+from convostore.repositories.exceptions import ValidationError
+from convostore.repositories.filters import ConversationFilter, Filter
+from convostore.repositories.message_log import MessageLog
+from convostore.repositories.mongo_repository import MongoRepository
+
+MAX_ACTIVE = 100
+
+
+class ConversationRepository(MongoRepository[ConversationDocument]):
+    """Repository for conversation documents.
+
+    Reads tell the activity of a conversation (message count, last message) at least as new as the last append of this
+    process to it.
+    """
+
+    collection_name: ClassVar[str] = "conversations"
+    document_class = ConversationDocument
+    filter_class = ConversationFilter
+    sortable_fields: ClassVar[tuple[str, ...]] = (
+        "created_at", "started_at", "updated_at", "last_activity_at", "completed_at", "title", "message_count",
+    )  # fmt: skip
+
+    def __init__(self, database: TenantDatabase) -> None:
+        super().__init__(database)
+        self._log = MessageLog(database)
+
+    def _key(self, entity_id: str) -> Key:
+        return (check_identifier(entity_id, "conversation_id"),)
+
+    async def create(self, conversation: ConversationDocument) -> ConversationDocument:
+        """Store a new conversation and return it as it was stored.
+
+        Raises:
+            DuplicateEntityError: its id is in use, or was deleted less than 30 days ago.
+            TenantMismatchError: it belongs to another tenant.
+        """
+        return await super().create(conversation)
+
+    async def create_conversation(self, conversation: ConversationDocument) -> ConversationDocument:
+        """Do the same as ``create``."""
+        return await self.create(conversation)
+
+    async def get_by_id(self, conversation_id: str) -> ConversationDocument | None:
+        """Return a conversation, or None if there is none of this id."""
+        await self._settle(conversation_id)
+        return await super().get_by_id(conversation_id)
+
+    async def get_by_conversation_id(self, conversation_id: str) -> ConversationDocument | None:
+        """Do the same as ``get_by_id``."""
+        return await self.get_by_id(conversation_id)
+
+    async def update(self, conversation: ConversationDocument) -> ConversationDocument:
+        """Store the state of a conversation, if nobody has changed it since it was read; return its successor.
+
+        State is status, title, tags, metadata, assignee and completed_at; nothing else is stored.
+
+        Raises:
+            ConcurrencyError: somebody has; nothing was changed.
+            EntityNotFoundError: it is gone.
+            TenantMismatchError: it belongs to another tenant.
+        """
+        return await super().update(conversation)
+
+    async def delete(self, conversation_id: str, version: int | None = None) -> bool:
+        """Delete a conversation with all its messages; its id stays taken for 30 days.
+
+        Deleting it again finishes what a crash may have left. Return False if there is none.
+
+        Raises:
+            ConcurrencyError: a version was given, and it is at another one; nothing was deleted.
+        """
+        deleted = await super().delete(conversation_id, version)
+        if deleted or not await super().exists(conversation_id):
+            await self._log.close(conversation_id)
+        return deleted
+
+    async def exists(self, conversation_id: str) -> bool:
+        """Say whether there is a conversation of this id."""
+        return await super().exists(conversation_id)
+
+    async def count(self, filters: Mapping[str, Any] | Filter | None = None) -> int:
+        """Count the conversations that match."""
+        return await super().count(filters)
+
+    async def get_active_conversations(
+        self, tenant_id: TenantId, user_id: UserId, limit: int = 10
+    ) -> list[ConversationDocument]:
+        """Return the active conversations of a user, the one with the latest message first."""
+        self._database.check_tenant(tenant_id)
+        if type(limit) is not int or not 1 <= limit <= MAX_ACTIVE:
+            raise ValidationError(f"limit: must be between 1 and {MAX_ACTIVE}", "limit")
+        pagination = Pagination(page_size=limit, sort_by="last_activity_at")
+        await self._settle()
+        page = await self.page({"user_id": user_id, "status": ConversationStatus.ACTIVE}, pagination)
+        return page.items
+
+    async def get_conversations_by_tenant(
+        self,
+        tenant_id: TenantId,
+        filters: Mapping[str, Any] | None = None,
+        pagination: Pagination | None = None,
+    ) -> PaginatedResult[ConversationDocument]:
+        """Return a page of the tenant's conversations, as ``list`` does."""
+        self._database.check_tenant(tenant_id)
+        return await self.list(filters, pagination)
+
+    async def update_conversation_status(
+        self, conversation_id: str, status: ConversationStatus, completed_at: datetime | None = None
+    ) -> bool:
+        """Set the status, whatever it was; say whether there is such a conversation.
+
+        Args:
+            conversation_id: which one.
+            status: the new status.
+            completed_at: when it was completed; without it the first completion counts.
+        """
+        status = _checked_status(status)
+        moment = _checked_moment(completed_at)
+        return await self._documents.update(self._key(conversation_id), {}, _status_change(status, moment))
+
+    async def _settle(self, conversation_id: str | None = None) -> None:
+        # A transaction writes activity itself, and would wait for itself here.
+        activity = self._database.activity
+        if not activity.is_pending or self._database.in_transaction():
+            return
+        if conversation_id is None:
+            await activity.flush()
+        else:
+            await activity.settle(self._documents.identity(self._key(conversation_id)))
+
+    async def list(
+        self, filters: Mapping[str, Any] | Filter | None = None, pagination: Pagination | None = None
+    ) -> PaginatedResult[ConversationDocument]:
+        """Return a page of conversations by number, and how many match.
+
+        Args:
+            filters: any of user_id, conversation_id, status, channel, assignee, tags, start_date, end_date (of
+                started_at), search (words of title and tags), tenant_id.
+            pagination: by default the 20 newest.
+        """
+        await self._settle()
+        return await super().list(filters, pagination)
+
+
+def _checked_status(status: object) -> ConversationStatus:
+    try:
+        return ConversationStatus(status)  # type: ignore[arg-type]
+    except ValueError:
+        raise ValidationError(f"status: must be one of {', '.join(ConversationStatus)}", "status") from None
+
+
+def _checked_moment(completed_at: object) -> datetime | None:
+    if completed_at is None:
+        return None
+    if not isinstance(completed_at, datetime) or completed_at.utcoffset() is None:
+        raise ValidationError("completed_at: must be a datetime with a time zone", "completed_at")
+    try:
+        return to_utc_milliseconds(completed_at)
+    except ValueError as error:
+        raise ValidationError(f"completed_at: {error}", "completed_at") from None
+
+
+def _status_change(status: ConversationStatus, completed_at: datetime | None) -> list[dict[str, Any]]:
+    now = utc_now()
+    change: dict[str, Any] = {"status": str(status), "version": {"$add": ["$version", 1]}, "updated_at": now}
+    if status is ConversationStatus.COMPLETED:
+        change["completed_at"] = completed_at or {"$ifNull": ["$completed_at", now]}
+    return [{"$set": change}]
+
+
+async def get_conversation_repository() -> ConversationRepository:
+    """Return the conversation repository of the current tenant, for dependency injection.
+
+    Raises:
+        RepositoryError: no tenant is current.
+    """
+    return ConversationRepository(await get_mongodb())

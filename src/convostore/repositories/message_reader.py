@@ -1,0 +1,183 @@
+"""Reading the message log: pages, windows and searches of what is to be seen of it."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from convostore.gateways.tenant_collection import Stored
+from convostore.gateways.tenant_database import TenantDatabase
+from convostore.models.identity import check_identifier
+from convostore.models.mongo.message_model import MessageDocument
+from convostore.repositories.base_repository import PaginatedResult, Pagination
+from convostore.repositories.exceptions import ValidationError
+from convostore.repositories.filters import Filter, MessageFilter, containing
+from convostore.repositories.keyset import Keyset, KeysetPage, next_page
+from convostore.repositories.message_log import MessageLog
+from convostore.repositories.slots import KIND
+from convostore.repositories.window import Budget, without_cut_calls
+
+MAX_PAGE = 1000
+CHUNK = 200
+_MESSAGES: Mapping[str, Any] = {KIND: None}
+_NOT_DELETED: Mapping[str, Any] = {KIND: None, "deleted_at": None}
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A run of messages in the order of their sequence.
+
+    Attributes:
+        items: the messages, the oldest first.
+        has_earlier: whether there may be messages before them.
+        has_later: whether there may be messages behind them.
+    """
+
+    items: list[MessageDocument]
+    has_earlier: bool
+    has_later: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of a conversation is asked for.
+
+    Attributes:
+        after: only messages with a greater sequence; read from there on.
+        before: only messages with a smaller sequence; read back from there.
+        limit: at most so many messages, 1 to 1,000.
+        include_deleted: also show the places of deleted messages.
+    """
+
+    after: int | None = None
+    before: int | None = None
+    limit: int = 50
+    include_deleted: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("after", 0), ("before", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not least <= value < 10**10):
+                raise ValidationError(f"{name}: must be a sequence number >= {least}", name)
+        if type(self.limit) is not int or not 1 <= self.limit <= MAX_PAGE:
+            raise ValidationError(f"limit: must be between 1 and {MAX_PAGE}", "limit")
+
+    @property
+    def forward(self) -> bool:
+        """Whether to read towards the end."""
+        return self.after is not None
+
+    @property
+    def condition(self) -> Mapping[str, Any]:
+        """What the slots must be."""
+        return _MESSAGES if self.include_deleted else _NOT_DELETED
+
+
+class MessageReader:
+    """Reads the logs of one tenant's conversations.
+
+    Args:
+        database: the tenant's handle.
+        log: where the messages are.
+    """
+
+    def __init__(self, database: TenantDatabase, log: MessageLog) -> None:
+        self._tenant_id = database.tenant_id
+        self._slots = database.collection("messages", MessageDocument.entity_type)
+        self._log = log
+
+    async def history(self, conversation_id: str, span: Span) -> HistoryPage:
+        """Return the messages of a span."""
+        check_identifier(conversation_id, "conversation_id")
+        found, more = await self._run(conversation_id, span)
+        messages = [MessageDocument.from_dict(stored) for stored in found]
+        if span.forward:
+            return HistoryPage(messages, has_earlier=bool(span.after), has_later=more)
+        messages.reverse()
+        return HistoryPage(messages, has_earlier=more, has_later=span.before is not None)
+
+    async def _run(self, conversation_id: str, span: Span) -> tuple[list[Stored], bool]:
+        """Return what is to be seen, in the direction of reading, and whether there may be more."""
+        after, before = span.after, span.before
+        while True:
+            found = await self._log.read(
+                conversation_id,
+                after,
+                before,
+                limit=span.limit + 1,
+                descending=not span.forward,
+                condition=span.condition,
+            )
+            more = len(found) > span.limit
+            visible = await self._log.visible(found[: span.limit])
+            if visible or not more:
+                return visible, more
+            # Nothing but remains of batches cut short: go on behind them.
+            last = int(found[span.limit - 1]["sequence"])
+            after, before = (last, before) if span.forward else (after, last)
+
+    async def iterate(self, conversation_id: str, after: int = 0) -> AsyncIterator[MessageDocument]:
+        """Iterate over the messages behind a sequence, in order, to the present end."""
+        more = True
+        while more:
+            page = await self.history(conversation_id, Span(after=after, limit=CHUNK))
+            for message in page.items:
+                yield message
+            more = page.has_later
+            after = page.items[-1].sequence if page.items else after
+
+    async def page(self, conversation_id: str, pagination: Pagination) -> PaginatedResult[MessageDocument]:
+        """Return a page of a whole conversation: a range of sequences, at the same cost anywhere."""
+        total = await self._log.highest(conversation_id)
+        size, offset = pagination.page_size, pagination.offset
+        descending = pagination.sort_order == "desc"
+        after = max(0, total - offset - size) if descending else offset
+        before = total - offset + 1 if descending else offset + size + 1
+        found: list[Stored] = []
+        if offset < total:
+            found = await self._log.read(conversation_id, after, before, condition=_NOT_DELETED, descending=descending)
+        return await self._result(found, total, pagination)
+
+    async def _result(
+        self, found: list[Stored], total: int, pagination: Pagination
+    ) -> PaginatedResult[MessageDocument]:
+        messages = [MessageDocument.from_dict(stored) for stored in await self._log.visible(found)]
+        return PaginatedResult(
+            items=messages,
+            total=total,
+            page=pagination.page,
+            page_size=pagination.page_size,
+            has_next=pagination.offset + pagination.page_size < total,
+            has_previous=pagination.page > 1,
+        )
+
+    def query(self, parsed: MessageFilter) -> dict[str, Any]:
+        """Return the query for the messages of a conversation that match."""
+        return {**self._slots.within((parsed.conversation_id,)), **_NOT_DELETED, **parsed.query()}
+
+    async def window(self, conversation_id: str, budget: Budget) -> list[MessageDocument]:
+        """Return the newest messages that fit a budget, the oldest first."""
+        newest_first: list[MessageDocument] = []
+        before: int | None = None
+        more = True
+        limit = min(budget.max_messages or CHUNK, CHUNK)
+        while more and budget.fitting(newest_first) == len(newest_first) != budget.max_messages:
+            page = await self.history(conversation_id, Span(before=before, limit=limit))
+            newest_first.extend(reversed(page.items))
+            more = page.has_earlier
+            before = newest_first[-1].sequence if newest_first else None
+        return list(reversed(without_cut_calls(newest_first[: budget.fitting(newest_first)])))
+
+    async def search(
+        self, text: str, conversation_id: str | None, limit: int, cursor: str | None
+    ) -> KeysetPage[MessageDocument]:
+        """Return the messages that contain every word of a text, the newest of each conversation first."""
+        prefix = () if conversation_id is None else (check_identifier(conversation_id, "conversation_id"),)
+        words = Filter(search=text).search or ""
+        keyset = Keyset("_id", -1, "\n".join((self._tenant_id, "messages", *prefix, words)))
+        query = {"$and": [{**self._slots.within(prefix), **_NOT_DELETED, **containing(words)}]}
+        if cursor is not None:
+            query["$and"].append(keyset.condition_after(cursor))
+        found = await self._slots.find(query, keyset.sort, limit=Span(limit=limit).limit + 1)
+        page, following = next_page(keyset, found, limit)
+        visible = await self._log.visible(page)
+        return KeysetPage([MessageDocument.from_dict(stored) for stored in visible], following)

@@ -1,0 +1,112 @@
+"""Slots: what stands at one sequence of a message log."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from convostore.gateways.tenant_collection import Key, Stored
+from convostore.models.mongo.message_model import MessageDocument, sequence_key
+from convostore.models.types import new_id, utc_now
+
+KIND = "kind"  # absent in a message
+SEAL = "seal"
+GRAVESTONE = "gravestone"
+BLANK = "blank"
+
+SEAL_DAYS = 29  # less than the tombstone of the conversation, so that its id is free only once the log is
+BLANK_HOURS = 24  # far longer than any process trusts a tail it remembers
+_PURGE_BLANK = {"$dateAdd": {"startDate": "$$NOW", "unit": "hour", "amount": BLANK_HOURS}}
+_KEPT_IN_BLANK = {name: f"${name}" for name in ("_id", "tenant_id", "conversation_id", "sequence")}
+
+BLANK_CONVERSATION: list[dict[str, Any]] = [{"$replaceWith": {**_KEPT_IN_BLANK, KIND: BLANK, "purge_at": _PURGE_BLANK}}]
+
+
+class Slot:
+    """One slot as it is stored, and what can be told from it.
+
+    Attributes:
+        stored: the stored document.
+    """
+
+    __slots__ = ("_batch", "stored")
+
+    def __init__(self, stored: Stored) -> None:
+        self.stored = stored
+        self._batch: dict[str, Any] = stored.get("batch") or {}
+
+    @property
+    def conversation_id(self) -> str:
+        """The conversation it belongs to."""
+        return str(self.stored["conversation_id"])
+
+    @property
+    def sequence(self) -> int:
+        """Where it stands."""
+        return int(self.stored["sequence"])
+
+    @property
+    def key(self) -> Key:
+        """Its identity without the tenant."""
+        return slot_key(self.conversation_id, self.sequence)
+
+    @property
+    def kind(self) -> str | None:
+        """None for a message."""
+        return self.stored.get(KIND)
+
+    @property
+    def batch_id(self) -> str | None:
+        """The batch it was appended with, if it was not alone."""
+        return self._batch.get("id")
+
+    @property
+    def batch_end_key(self) -> Key:
+        """Where the last member of its batch stands, if the batch is complete."""
+        return slot_key(self.conversation_id, self.sequence - self._batch["index"] + self._batch["size"] - 1)
+
+    @property
+    def ends_its_batch(self) -> bool:
+        """Whether no member of its batch comes behind it."""
+        return not self._batch or bool(self._batch["index"] == self._batch["size"] - 1)
+
+    @property
+    def batch_size(self) -> int:
+        """How many messages were appended as one with it."""
+        return int(self._batch.get("size", 1))
+
+
+def slot_key(conversation_id: str, sequence: int) -> Key:
+    """Return the key of a place in a log."""
+    return (conversation_id, sequence_key(sequence))
+
+
+def seal_slot(conversation_id: str, sequence: int) -> Slot:
+    """Return the last slot of a deleted conversation."""
+    slot = _bare(conversation_id, sequence, SEAL)
+    slot.stored["purge_at"] = utc_now() + timedelta(days=SEAL_DAYS)
+    return slot
+
+
+def gravestone(conversation_id: str, sequence: int) -> Slot:
+    """Return an empty slot for the place of a message that must not come any more."""
+    return _bare(conversation_id, sequence, GRAVESTONE)
+
+
+def _bare(conversation_id: str, sequence: int, kind: str) -> Slot:
+    return Slot({"conversation_id": conversation_id, "sequence": sequence, "message_id": new_id(), KIND: kind})
+
+
+def batch_slots(
+    conversation_id: str, first: int, messages: Sequence[MessageDocument], digest: str | None
+) -> list[Slot]:
+    """Return the slots of messages appended as one from a sequence on."""
+    batch = new_id() if len(messages) > 1 else None
+    slots = []
+    for index, message in enumerate(messages):
+        stored = {**message.to_dict(), "conversation_id": conversation_id, "sequence": first + index}
+        if batch is not None:
+            stored["batch"] = {"id": batch, "size": len(messages), "index": index}
+        if digest is not None and not index:
+            stored["idempotency_digest"] = digest
+        slots.append(Slot(stored))
+    return slots

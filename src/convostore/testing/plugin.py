@@ -1,0 +1,52 @@
+"""Pytest fixtures: real servers for a test run, a database of its own for each test.
+
+``convostore_servers`` starts local servers, or takes those that ``CONVOSTORE_MONGODB_URI`` names;
+``convostore_settings`` leads to a fresh database, dropped after the test; ``convostore_store`` is an open store on it.
+"""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from convostore.database.local_servers import LocalServers, ServerAddresses
+from convostore.database.settings import MongoSettings, variable
+from convostore.store import ConvoStore
+
+try:
+    from pytest_asyncio import fixture as async_fixture
+except ImportError:  # whoever uses AnyIO's plugin gets along with the ordinary decorator
+    from pytest import fixture as async_fixture
+
+
+@pytest.fixture(scope="session")
+def convostore_servers() -> Iterator[ServerAddresses]:
+    """The addresses of real servers, for the whole test run."""
+    mongodb, redis = os.environ.get(variable("mongodb_uri")), os.environ.get(variable("redis_url"))
+    if mongodb is not None:
+        yield ServerAddresses(mongodb, redis or "")
+        return
+    servers = LocalServers.acquire_sync()
+    try:
+        yield servers.addresses
+    finally:
+        servers.release_sync()
+
+
+@pytest.fixture
+def convostore_settings(convostore_servers: ServerAddresses) -> MongoSettings:
+    """Settings of a database that no other test uses."""
+    name = f"test_{uuid.uuid4().hex[:20]}"
+    return MongoSettings(mongodb_uri=convostore_servers.mongodb_uri, database_name=name)
+
+
+@async_fixture
+async def convostore_store(convostore_settings: MongoSettings) -> AsyncIterator[ConvoStore]:
+    """An open store on a database of its own, which is dropped afterwards."""
+    async with ConvoStore.open(convostore_settings) as store:
+        try:
+            yield store
+        finally:
+            await store.mongodb.activity.flush()
+            await store.mongodb.administration.drop_database()
