@@ -24,7 +24,7 @@ STOP_SECONDS = 15.0
 POLL_SECONDS = 0.02
 PORT_ATTEMPTS = 5
 SHOWN_LINES = 12
-SHOWN_CHARACTERS = 400
+SHOWN_CHARACTERS = 600
 PR_SET_PDEATHSIG = 1
 
 
@@ -129,9 +129,9 @@ class ChildServer(ABC):
 
     def _failure(self, what: str) -> LocalServerError:
         lines = self._log_text().splitlines()
-        # mongod goes on talking after the line that counts; its severity is E or F.
-        severe = [line for line in lines[:-SHOWN_LINES] if '"s":"E"' in line or '"s":"F"' in line]
-        shown = [line[:SHOWN_CHARACTERS] for line in severe[-SHOWN_LINES:] + lines[-SHOWN_LINES:]]
+        # mongod goes on talking after the lines that count, of severity E or F; others have no such lines.
+        severe = [line for line in lines if '"s":"E"' in line or '"s":"F"' in line]
+        shown = [line[:SHOWN_CHARACTERS] for line in (severe or lines)[-SHOWN_LINES:]]
         log = "\n  ".join(["The end of its log:", *shown])
         message = f"The local server {self.program} {what}. {log}\nIf that cannot be mended: {WAYS_OUT}"
         return LocalServerError(self.database_type, message=message)

@@ -41,7 +41,7 @@ class ServerKeeper:
         self._layout = layout
         self._mongod = MongodServer(mongod, layout)
         self._valkey = ValkeyServer(valkey_server, layout)
-        self._servers = (self._mongod, self._valkey)
+        self._servers = (self._valkey, self._mongod)  # the quicker to fail comes first
         self._start_lock = start_lock
         self._users_lock = FileLock.open(layout.users_lock)
         self._servers_lock = FileLock.open(layout.servers_lock)

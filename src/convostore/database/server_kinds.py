@@ -66,7 +66,7 @@ class ValkeyServer(ChildServer):
         return [
             *(str(self.program), "--bind", HOST, "--port", str(self.port), "--dir", str(self.data)),
             *("--save", "", "--appendonly", "no" if self.throw_away else "yes"),
-            *("--daemonize", "no", "--protected-mode", "yes"),
+            *("--daemonize", "no", "--protected-mode", "yes", "--set-proc-title", "no"),
         ]
 
     def is_ready(self) -> bool:

@@ -87,7 +87,7 @@ class ServerState:
                 ProcessIdentity(**stored["keeper"]),
                 tuple(ProcessIdentity(**server) for server in stored["servers"]),
             )
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, layout: DirectoryLayout) -> None:

@@ -48,10 +48,13 @@ def remove_if_abandoned(layout: DirectoryLayout, patience: float = 0.0) -> None:
     """
     if not layout.is_throw_away:
         return
-    with suppress(FileNotFoundError), closing(FileLock.open(layout.start_lock)) as start:
-        with closing(FileLock.open(layout.users_lock)) as users:
-            if start.wait_exclusive(patience) and users.try_exclusive() and end_leftovers(layout):
-                discard(layout)
+    with (
+        suppress(FileNotFoundError),
+        closing(FileLock.open(layout.start_lock)) as start,
+        closing(FileLock.open(layout.users_lock)) as users,
+    ):
+        if start.wait_exclusive(patience) and users.try_exclusive() and end_leftovers(layout):
+            discard(layout)
 
 
 def discard(layout: DirectoryLayout) -> None:

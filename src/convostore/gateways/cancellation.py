@@ -1,7 +1,8 @@
 """Work that a cancelled caller must not leave half done."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -28,3 +29,20 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         task.exception()  # seen, so that the loop does not complain of it
         raise cancelled
     return task.result()
+
+
+async def cancel_once(work: Awaitable[T]) -> T:
+    """Await work so that it is cancelled at most once, and has ended when a cancellation of the caller is raised.
+
+    Cancelled again while it puts its connection back, as an AnyIO cancel scope does, the driver's pool would lose the
+    connection's place, or a lock, for good.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise

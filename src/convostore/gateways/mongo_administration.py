@@ -33,6 +33,11 @@ class MongoAdministration:
         """The name of the database."""
         return self._database.name
 
+    @property
+    def write_concern(self) -> dict[str, Any]:
+        """What a write waits for, in the server's terms."""
+        return dict(self._database.write_concern.document)
+
     async def command(self, command: Mapping[str, Any], *, admin: bool = False) -> dict[str, Any]:
         """Return the server's answer to a command."""
         target = self._database.client.admin if admin else self._database

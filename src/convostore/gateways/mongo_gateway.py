@@ -11,6 +11,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
+from convostore.gateways.cancellation import cancel_once
 from convostore.gateways.lanes import Lanes
 from convostore.gateways.max_writer import MaxWriter
 from convostore.gateways.mongo_administration import MongoAdministration
@@ -118,7 +119,7 @@ class MongoGateway:
     async def _within_deadline(self, operation: Operation, attempt: Attempt[T]) -> T:
         try:
             async with asyncio.timeout(self.deadline):
-                return await self._attempts(operation, attempt)
+                return await cancel_once(self._attempts(operation, attempt))
         except TimeoutError as error:
             raise translate(error, operation) from error
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import ConnectionFailure, PyMongoError
 
-from convostore.gateways.cancellation import finish
+from convostore.gateways.cancellation import cancel_once, finish
 from convostore.gateways.operation import Operation
 from convostore.gateways.translation import DRIVER_ERRORS, is_unknown_commit, translate
 from convostore.repositories.exceptions import (
@@ -20,7 +22,7 @@ from convostore.repositories.exceptions import (
 T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession | None], Awaitable[T]]
 _COMMIT = Operation("commit", "", "UnitOfWork", writes=True)
-_COMMIT_PAUSE = 0.02
+_PAUSE = 0.02
 
 _current: ContextVar["MongoTransaction | None"] = ContextVar("convostore_transaction", default=None)
 
@@ -40,6 +42,7 @@ class MongoTransaction:
         self.failure: BaseException | None = None
         self._session = session
         self._deadline = deadline
+        self._used = False
         self._task = asyncio.current_task()
         self._token = _current.set(self)
 
@@ -52,9 +55,10 @@ class MongoTransaction:
             RepositoryError: the translated error of the operation, which ends the transaction.
         """
         self._check_owner(operation)
+        self._used = True
         try:
             async with asyncio.timeout(self._deadline):
-                return await attempt(self._session)
+                return await cancel_once(attempt(self._session))
         except DRIVER_ERRORS as error:
             self.failure = translate(error, operation)
             raise self.failure from error
@@ -86,7 +90,28 @@ class MongoTransaction:
 
     async def abort(self) -> None:
         """Make nothing happen; survives the cancellation of the caller, and never raises a driver's error."""
-        await finish(self._end())
+        await finish(self._abort())
+
+    async def _abort(self) -> None:
+        if self._used:
+            await self._abort_until_known()
+        await self._end()
+
+    async def _abort_until_known(self) -> None:
+        # The driver tries twice and says nothing. Left open, the transaction would block other writers for a minute.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._deadline):
+                while not await self._abort_once():
+                    await asyncio.sleep(_PAUSE)
+
+    async def _abort_once(self) -> bool:
+        try:
+            await self._session.client.admin.command("abortTransaction", session=self._session)
+        except ConnectionFailure:
+            return False
+        except PyMongoError:
+            return True  # the server has given it up already
+        return True
 
     async def _commit(self) -> None:
         try:
@@ -104,7 +129,7 @@ class MongoTransaction:
             except DRIVER_ERRORS as error:
                 if not is_unknown_commit(error):
                     raise
-            await asyncio.sleep(_COMMIT_PAUSE)
+            await asyncio.sleep(_PAUSE)
 
     async def _end(self) -> None:
         # Ending the session aborts what is still open; the driver swallows what goes wrong there, since the server

@@ -47,5 +47,10 @@ def is_retryable(error: BaseException) -> bool:
 
 async def call_again(policy: RetryPolicy, attempt: Callable[[], Awaitable[T]]) -> T:
     """Go on after a first attempt has failed: wait, then try until the attempts are used up."""
+
+
+    async def again() -> T:
+        return await attempt()  # tenacity awaits only what it can see to be a coroutine function
+
     await asyncio.sleep(random.uniform(0, policy.wait))  # noqa: S311 - jitter is no secret
-    return await policy.retrying()(attempt)
+    return await policy.retrying()(again)

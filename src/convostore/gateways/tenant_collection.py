@@ -27,6 +27,7 @@ Sort = Sequence[tuple[str, int]]
 Session = AsyncClientSession | None
 
 MAX_BATCH_BYTES = 40_000_000  # the server takes 48,000,000 in one command, and only one command is one insert
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _DUPLICATE = 11000
 _ONLY_TENANT = {"tenant_id": 1}
 
@@ -36,7 +37,8 @@ class TenantCollection:
 
     Identities are given as keys, tuples of their components, and joined here with the tenant in front; documents are
     stamped with the tenant; queries are narrowed to him; what comes back without his name on it is not there.
-    Every method raises the translated errors of the gateway.
+    Moments in what comes back are in UTC without saying so; ``from_dict`` of the models says it. Every method raises
+    the translated errors of the gateway.
     """
 
     def __init__(self, gateway: "MongoGateway", name: str, tenant_id: str, entity_type: str) -> None:
@@ -88,6 +90,15 @@ class TenantCollection:
         )
         return found if found is not None and found.get("tenant_id") == self._tenant_id else None
 
+    async def was_deleted(self, key: Key) -> bool:
+        """Say whether a tombstone stands in the place of a document; it bears no tenant."""
+        query = {"_id": self.identity(key), "tenant_id": None, "deleted_at": {"$exists": True}}
+        found = await self._gateway.run(
+            self._read("find_one", key),
+            lambda session: self._collection.find_one(query, _ONLY_TENANT, session=session),
+        )
+        return found is not None
+
     async def update(self, key: Key, guard: Mapping[str, Any], change: Any) -> bool:
         """Change the document of a key if it also matches the guard; say whether it did.
 
@@ -117,6 +128,9 @@ class TenantCollection:
 
     async def _insert_adjacent(self, stamped: list[Stored], session: Session) -> None:
         raw = [RawBSONDocument(encode(document)) for document in stamped]
+        if max(len(document.raw) for document in raw) > MAX_DOCUMENT_BYTES:
+            # The server would refuse it only after it has stored those before it.
+            raise ValidationError(f"messages: one is larger than {MAX_DOCUMENT_BYTES} bytes", "messages")
         if sum(len(document.raw) for document in raw) > MAX_BATCH_BYTES:
             raise ValidationError(f"messages: larger than {MAX_BATCH_BYTES} bytes together", "messages")
         await self._collection.insert_many(raw, ordered=True, session=session)
@@ -241,7 +255,8 @@ class TenantCollection:
 async def _all(cursor: AsyncCursor[Stored], limit: int) -> list[Stored]:
     # One batch as a rule; where there are more, a cancelled reader must not leave the cursor open on the server.
     try:
-        return await cursor.batch_size(limit).to_list() if limit else await cursor.to_list()
+        # A batch as large as the limit would leave the cursor open, and cost a second trip to learn that it is empty.
+        return await cursor.batch_size(limit + 1).to_list() if limit else await cursor.to_list()
     finally:
         if cursor.alive and cursor.cursor_id:
             await finish(cursor.close())

@@ -24,7 +24,7 @@ from convostore.repositories.exceptions import (
 )
 
 DATABASE = "MongoDB"
-DRIVER_ERRORS = (errors.PyMongoError, bson.errors.BSONError, TimeoutError, OverflowError)
+DRIVER_ERRORS = (errors.PyMongoError, bson.errors.BSONError, TimeoutError, OverflowError, UnicodeEncodeError)
 Factory = Callable[[Exception, Operation], RepositoryError]
 
 NO_TRANSACTIONS = (
@@ -106,6 +106,7 @@ _BY_CLASS: tuple[tuple[type[Exception], Factory], ...] = (
     (bson.errors.InvalidDocument, _not_storable),
     (bson.errors.InvalidBSON, _unreadable),
     (OverflowError, _not_storable),
+    (UnicodeEncodeError, _not_storable),
 )
 
 _BY_CODE: dict[int, Factory] = {
@@ -126,6 +127,8 @@ _BY_CODE: dict[int, Factory] = {
     17420: _too_large,
     64: _late,
 }
+
+_BAD_VALUE = 2  # also what an insert of a little more than 16 MB is answered with
 
 
 def translate(error: Exception, operation: Operation) -> RepositoryError:
@@ -151,6 +154,8 @@ def _factory(error: Exception) -> Factory:
     code = _code(error)
     if code in _BY_CODE:
         return _BY_CODE[code]
+    if code == _BAD_VALUE and "too large" in _server_text(error):
+        return _too_large
     for cls, factory in _BY_CLASS:
         if isinstance(error, cls):
             return factory
@@ -174,6 +179,11 @@ def write_errors(error: BaseException) -> list[dict[str, Any]]:
 def _code(error: Exception) -> int | None:
     failures = write_errors(error)
     return failures[0].get("code") if failures else getattr(error, "code", None)
+
+
+def _server_text(error: Exception) -> str:
+    details = (write_errors(error) or [getattr(error, "details", None) or {}])[0]
+    return str(details.get("errmsg", ""))
 
 
 def _conflicting_fields(error: Exception) -> tuple[str, ...]:

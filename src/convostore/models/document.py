@@ -1,5 +1,6 @@
 """Document: the base of everything that is stored."""
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 import pydantic
@@ -7,30 +8,43 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import ErrorDetails
 
 from convostore.models.plain_data import escape_keys, needs_escape, unescape_keys
-from convostore.models.types import OptionalTenantId
+from convostore.models.types import OptionalTenantId, to_utc_milliseconds
 from convostore.repositories.exceptions import CorruptDocumentError, ValidationError
 
 ESCAPED = "escaped"  # names the fields whose keys were escaped on the way in; most documents have none
 
 
-class Value(BaseModel):
-    """A frozen, strictly validated value.
+class Part(BaseModel):
+    """A frozen, strictly validated part of a document, made by the library.
 
-    Raises:
-        ValidationError: a field is missing, unknown, of a wrong type, or holds what cannot be stored.
+    Class attributes:
+        moment_fields: the fields that hold a moment.
     """
+
+    moment_fields: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, validate_default=False
     )
 
-    def __init__(self, **fields: Any) -> None:
+
+class Value(Part):
+    """A frozen, strictly validated value, made by callers.
+
+    Raises:
+        ValidationError: a field is missing, unknown, of a wrong type, or holds what cannot be stored.
+    """
+
+    def __init__(self, /, **fields: Any) -> None:
+        for name in self.moment_fields:
+            if isinstance(fields.get(name), datetime):
+                fields[name] = _in_utc(fields[name], name)
         try:
             super().__init__(**fields)
         except pydantic.ValidationError as error:
             raise _as_our_own(error.errors(include_input=False, include_url=False)[0]) from None
 
-    def evolve(self, **changes: Any) -> Self:
+    def evolve(self, /, **changes: Any) -> Self:
         """Return a validated copy with some fields changed.
 
         Raises:
@@ -45,11 +59,13 @@ class Document(Value):
     Class attributes:
         entity_type: what errors call it.
         plain_fields: the fields that hold plain data of the caller.
+        nested: the fields that hold a value of several fields, and its class.
         transient_fields: the fields that are not stored.
     """
 
     entity_type: ClassVar[str] = "Document"
     plain_fields: ClassVar[tuple[str, ...]] = ()
+    nested: ClassVar[dict[str, type[Part]]] = {}
     transient_fields: ClassVar[frozenset[str]] = frozenset()
 
     tenant_id: OptionalTenantId = ""
@@ -57,11 +73,16 @@ class Document(Value):
     def to_dict(self) -> dict[str, Any]:
         """Return the document in its stored form; fields without a value are left out."""
         kept = (item for item in self.__dict__.items() if item[0] not in self.transient_fields)
-        stored = {name: _stored(value) for name, value in kept if value not in _UNSET}
+        stored = {name: _stored(value) for name, value in kept if value not in _UNSET or self._says(name, value)}
         escaped = [name for name in self.plain_fields if name in stored and needs_escape(stored[name])]
         if escaped:
             stored.update({name: escape_keys(stored[name]) for name in escaped}, escaped=escaped)
         return stored
+
+    @classmethod
+    def _says(cls, name: str, empty: Any) -> bool:
+        """Say whether an empty value differs from the one a field has when it is left out."""
+        return empty is not None and cls.model_fields[name].default is None
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
@@ -70,16 +91,50 @@ class Document(Value):
         Raises:
             CorruptDocumentError: a field is missing or not valid.
         """
-        fields = {name: stored[name] for name in cls.model_fields if name in stored}
-        for name in stored.get(ESCAPED, ()):
-            fields[name] = unescape_keys(fields[name])
+        fields = _with_zone(cls, stored)
+        if ESCAPED in fields:
+            names = [name for name in cls.plain_fields if name in fields and name in _names(fields[ESCAPED])]
+            fields.update({name: unescape_keys(fields[name]) for name in names})
+        for name, kind in cls.nested.items():
+            if isinstance(fields.get(name), dict):
+                fields[name] = _known(kind, fields[name])
+        document = cls.__new__(cls)
         try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise CorruptDocumentError(cls.entity_type, str(stored.get("_id")), str(error.field)) from error
+            # What the constructor of the base class does, without the detour over keyword arguments.
+            cls.__pydantic_validator__.validate_python(fields, self_instance=document, extra="ignore")
+        except pydantic.ValidationError as error:
+            field = _as_our_own(error.errors(include_input=False, include_url=False)[0]).field
+            raise CorruptDocumentError(cls.entity_type, str(stored.get("_id")), str(field)) from None
+        return document
 
 
 _UNSET: tuple[Any, ...] = (None, "", (), {})
+
+
+def _names(escaped: Any) -> list[Any]:
+    return escaped if isinstance(escaped, list) else []
+
+
+def _known(kind: type[Part], stored: dict[str, Any]) -> dict[str, Any]:
+    fields = _with_zone(kind, stored)
+    return {name: fields[name] for name in kind.model_fields if name in fields}
+
+
+def _with_zone(kind: type[Part], stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy in which the moments say that they are in UTC, as the database keeps them."""
+    fields = stored.copy()
+    for name in kind.moment_fields:
+        moment = fields.get(name)
+        if type(moment) is datetime and moment.tzinfo is None:
+            fields[name] = moment.replace(tzinfo=UTC)
+    return fields
+
+
+def _in_utc(moment: datetime, field: str) -> datetime:
+    try:
+        return to_utc_milliseconds(moment)
+    except ValueError as error:
+        raise ValidationError(f"{field}: {error}", field) from None
 
 
 def _stored(value: Any) -> Any:

@@ -35,7 +35,7 @@ def _check(value: Any, path: str, depth: int) -> None:
         _check_depth(path, depth + 1)
         for index, item in enumerate(value):
             _check(item, f"{path}[{index}]", depth + 1)
-    elif kind is int:
+    elif isinstance(value, int) and kind is not bool:  # a driver may give large ones a class of its own
         if not -_INT64 <= value < _INT64:
             raise ValidationError(f"{path}: integers must fit into 64 bits", path)
     elif value is not None and kind is not bool and kind is not float:

@@ -44,7 +44,7 @@ class Appending:
         self._check(conversation_id, messages)
         if key is not None:
             check_identifier(key, "idempotency_key")
-        digest = None if key is None else _digest(messages)
+        digest = None if key is None else batch_digest(messages)
         keyed = [messages[0].model_copy(update={"idempotency_key": key}), *messages[1:]]
         if key is not None and digest is not None:
             stored = await self._append_once(conversation_id, keyed, key, digest)
@@ -130,6 +130,7 @@ def _stored(message: MessageDocument) -> dict[str, Any]:
     return {**dict(preview), "role": str(preview.role)}
 
 
-def _digest(messages: Sequence[MessageDocument]) -> str:
+def batch_digest(messages: Sequence[MessageDocument]) -> str:
+    """Return a digest of what the messages say, by which a repeated append is told from another one."""
     digests = "".join(message.content_digest() for message in messages)
     return hashlib.sha256(digests.encode()).hexdigest()[:32]

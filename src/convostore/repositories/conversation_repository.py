@@ -11,8 +11,9 @@ from convostore.models.identity import check_identifier
 from convostore.models.mongo.conversation_model import ConversationDocument
 from convostore.models.types import ConversationStatus, TenantId, UserId, to_utc_milliseconds, utc_now
 from convostore.repositories.base_repository import PaginatedResult, Pagination
-from convostore.repositories.exceptions import ValidationError
+from convostore.repositories.exceptions import Outcome, RepositoryError, ValidationError
 from convostore.repositories.filters import ConversationFilter, Filter
+from convostore.repositories.keyset import KeysetPage
 from convostore.repositories.message_log import MessageLog
 from convostore.repositories.mongo_repository import MongoRepository
 
@@ -83,9 +84,18 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
             ConcurrencyError: a version was given, and it is at another one; nothing was deleted.
         """
         deleted = await super().delete(conversation_id, version)
-        if deleted or not await super().exists(conversation_id):
-            await self._log.close(conversation_id)
+        # Of an id that never was there is no log to seal: it would refuse the messages of whoever creates it later.
+        if deleted or await self._documents.was_deleted(self._key(conversation_id)):
+            await self._close_log(conversation_id, deleted)
         return deleted
+
+    async def _close_log(self, conversation_id: str, deleted: bool) -> None:
+        try:
+            await self._log.close(conversation_id)
+        except RepositoryError as error:
+            if deleted:  # the conversation is gone, some of its messages may not be
+                error.outcome = Outcome.UNKNOWN
+            raise
 
     async def exists(self, conversation_id: str) -> bool:
         """Say whether there is a conversation of this id."""
@@ -103,7 +113,6 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         if type(limit) is not int or not 1 <= limit <= MAX_ACTIVE:
             raise ValidationError(f"limit: must be between 1 and {MAX_ACTIVE}", "limit")
         pagination = Pagination(page_size=limit, sort_by="last_activity_at")
-        await self._settle()
         page = await self.page({"user_id": user_id, "status": ConversationStatus.ACTIVE}, pagination)
         return page.items
 
@@ -140,6 +149,22 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
             await activity.flush()
         else:
             await activity.settle(self._documents.identity(self._key(conversation_id)))
+
+    async def page(
+        self,
+        filters: Mapping[str, Any] | Filter | None = None,
+        pagination: Pagination | None = None,
+        cursor: str | None = None,
+    ) -> KeysetPage[ConversationDocument]:
+        """Return a page of conversations by keyset: the first one, or the one that a cursor leads to.
+
+        Args:
+            filters: as for ``list``.
+            pagination: size and order; its page number is not used.
+            cursor: ``next_cursor`` of the page before.
+        """
+        await self._settle()
+        return await super().page(filters, pagination, cursor)
 
     async def list(
         self, filters: Mapping[str, Any] | Filter | None = None, pagination: Pagination | None = None

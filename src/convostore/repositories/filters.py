@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, StringConstraints
 
 from convostore.models.document import Value
+from convostore.models.plain_data import check_text
 from convostore.models.types import (
     ChannelType,
     ConversationId,
@@ -38,13 +39,14 @@ class Filter(Value):
     nullable: ClassVar[frozenset[str]] = frozenset()
     equal_fields: ClassVar[tuple[str, ...]] = ()
     date_field: ClassVar[str] = "created_at"
+    moment_fields: ClassVar[tuple[str, ...]] = ("start_date", "end_date")
 
     tenant_id: TenantId | None = None
     start_date: Timestamp | None = None
     end_date: Timestamp | None = None
     search: SearchText | None = None
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         for name, value in fields.items():
             if value is None and name not in self.nullable:
                 raise ValidationError(f"{name}: must not be None; leave it out instead", name)
@@ -65,6 +67,7 @@ class Filter(Value):
         for name in fields:
             if not isinstance(name, str):
                 raise ValidationError("filters: names must be text", "filters")
+            check_text(name, "filters")
         return cls(**fields)
 
     def query(self) -> Query:

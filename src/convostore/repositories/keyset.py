@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
+from convostore.models.plain_data import check_plain_data
 from convostore.repositories.exceptions import ValidationError
 
 T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _PARTS = 4
-_MAX_LENGTH = 4096
+_MAX_LENGTH = 16_384  # the longest title and the longest identity, in characters that take six bytes in JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Keyset:
     def cursor_after(self, document: dict[str, Any]) -> str:
         """Return the cursor that continues behind a stored document."""
         value = document.get(self.field)
-        tag, plain = ("d", (value - _EPOCH) // _MILLISECOND) if isinstance(value, datetime) else ("v", value)
-        text = json.dumps([self._fingerprint(), tag, plain, document["_id"]], separators=(",", ":"))
+        tag, plain = ("d", _milliseconds(value)) if isinstance(value, datetime) else ("v", value)
+        text = json.dumps([self._fingerprint(), tag, plain, document["_id"]], ensure_ascii=False, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     def condition_after(self, cursor: str) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class Keyset:
     def _decode(self, cursor: str) -> tuple[Any, str]:
         try:
             fingerprint, tag, value, identity = self._parts(cursor)
+            check_plain_data([value, identity], "cursor")
             moment = _EPOCH + value * _MILLISECOND if tag == "d" else value
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise _no_cursor() from None
@@ -102,6 +104,11 @@ class Keyset:
     def _fingerprint(self) -> str:
         text = json.dumps([self.field, self.direction, self.scope])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _milliseconds(moment: datetime) -> int:
+    # What the database gives is in UTC, whether or not it says so.
+    return (moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
 
 def _no_cursor() -> ValidationError:

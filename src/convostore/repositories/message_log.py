@@ -28,6 +28,7 @@ from convostore.repositories.exceptions import (
     DuplicateEntityError,
     EntityNotFoundError,
     Outcome,
+    RepositoryError,
     TransactionConflictError,
 )
 from convostore.repositories.slots import (
@@ -143,22 +144,25 @@ class MessageLog:
         while placed < len(slots):
             try:
                 await self._insert(slots[placed:])
-            except ConnectionError as error:
-                self._check_worth_trying(error, unclear)
             except DuplicateEntityError as error:
                 if not unclear:
                     return _taken(error)
-                placed = await self._count_placed(slots, placed)
+                before, placed = placed, await self._count_placed(slots, placed)
                 if placed < 0:
                     return False
+                if placed == before:
+                    _taken(error)  # by what is not settled yet, unless it was the key
+            except RepositoryError as error:
+                self._check_worth_trying(error, unclear)
             else:
                 return True
             unclear += 1
             await _back_off(unclear + _PATIENT_COLLISIONS)
         return True
 
-    def _check_worth_trying(self, error: ConnectionError, unclear: int) -> None:
-        if error.outcome is Outcome.UNKNOWN and unclear < self._database.attempts:
+    def _check_worth_trying(self, error: RepositoryError, unclear: int) -> None:
+        worth_trying = isinstance(error, ConnectionError) and error.outcome is Outcome.UNKNOWN
+        if worth_trying and unclear < self._database.attempts:
             return
         error.outcome = Outcome.UNKNOWN if unclear else error.outcome
         raise error
@@ -177,7 +181,11 @@ class MessageLog:
 
     async def _count_placed(self, slots: Sequence[Slot], placed: int) -> int:
         """Return how many of the slots hold what was to be put there; -1 if the next one holds something else."""
-        found = await self._slots.get_many([slot.key for slot in slots[placed:]])
+        try:
+            found = await self._slots.get_many([slot.key for slot in slots[placed:]])
+        except RepositoryError as error:
+            error.outcome = Outcome.UNKNOWN  # of what was to be looked up
+            raise
         for slot in slots[placed:]:
             stored = found.get(slot.key)
             if stored is None:
@@ -236,16 +244,15 @@ class MessageLog:
 
     async def visible(self, found: Sequence[Stored]) -> list[Stored]:
         """Return those of the slots, read in order, that do not belong to an incomplete batch."""
-        if not any("batch" in stored for stored in found):
+        slots = [Slot(stored) for stored in found if "batch" in stored]
+        if not slots:
             return list(found)
-        slots = [Slot(stored) for stored in found]
-        ends = {slot.batch_end_key: slot.batch_id for slot in slots if slot.batch_id}
-        there = {slot.key: slot.batch_id for slot in slots if slot.batch_id}
-        unknown = [key for key in ends if key not in there]
-        if unknown:
-            looked_up = await self._slots.get_many(unknown, ["batch"])
-            there |= {key: stored.get("batch", {}).get("id") for key, stored in looked_up.items()}
-        return [s.stored for s in slots if not s.batch_id or there.get(s.batch_end_key) == s.batch_id]
+        complete = {slot.batch_id for slot in slots if slot.ends_its_batch}
+        open_ends = {slot.batch_end_key for slot in slots if slot.batch_id not in complete}
+        if open_ends:
+            ends = await self._slots.get_many(list(open_ends), ["batch"])
+            complete |= {slot.batch_id for slot in map(Slot, ends.values()) if slot.ends_its_batch}
+        return [stored for stored in found if "batch" not in stored or stored["batch"]["id"] in complete]
 
     async def highest(self, conversation_id: str) -> int:
         """Return the highest sequence of a conversation, 0 if it has no messages or does not exist."""

@@ -117,6 +117,8 @@ class MessageReader:
 
     async def iterate(self, conversation_id: str, after: int = 0) -> AsyncIterator[MessageDocument]:
         """Iterate over the messages behind a sequence, in order, to the present end."""
+        if after is None:
+            raise ValidationError("after: must be a sequence number >= 0", "after")
         more = True
         while more:
             page = await self.history(conversation_id, Span(after=after, limit=CHUNK))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from convostore.database.mongodb import get_mongodb
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.models.identity import check_identifier, split
+from convostore.models.identity import check_identifier, join, split
 from convostore.models.mongo.message_model import SEQUENCE_DIGITS, MessageDocument, sequence_key
 from convostore.models.types import DeliveryStatus
 from convostore.repositories.appending import Appending
@@ -45,10 +45,8 @@ class MessageRepository(MongoRepository[MessageDocument]):
         self._appending = Appending(database, self._log)
 
     def _key(self, entity_id: str) -> Key:
-        parts = split(entity_id) if isinstance(entity_id, str) else ()
-        if len(parts) != len(("conversation", "sequence")) or not _SEQUENCE.fullmatch(parts[1]):
-            raise ValidationError("message_id: must be the id of a message", "message_id")
-        return (check_identifier(parts[0], "message_id"), parts[1])
+        conversation_id, sequence = _split_id(entity_id)
+        return (check_identifier(conversation_id, "message_id"), sequence)
 
     def _query(self, parsed: Filter) -> dict[str, Any]:
         return self._reader.query(parsed)  # type: ignore[arg-type]
@@ -237,11 +235,13 @@ class MessageRepository(MongoRepository[MessageDocument]):
             raise ValidationError(f"{name}: cannot be edited; content, payload, usage and external_id can", name)
 
         def change(message: MessageDocument) -> MessageDocument:
-            if expected_version is not None and check_version(expected_version) != message.version:
-                return message.model_copy(update={"version": expected_version})  # refused by the guard
+            if expected_version is not None and expected_version != message.version:
+                raise ConcurrencyError(expected_version, message.version, MessageDocument.entity_type, message.id)
             return message.evolve(**changes)
 
         check_identifier(conversation_id, "conversation_id")
+        if expected_version is not None:
+            check_version(expected_version)
         message_id = MessageDocument.identify(conversation_id, int(_checked_sequence(sequence)))
         if expected_version is not None:
             return await self._update_once(message_id, change)
@@ -261,7 +261,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         guard = {"delivery_status": {"$in": allowed}, KIND: None, "deleted_at": None}
         moved = await self._documents.update(key, guard, {"$set": {"delivery_status": str(new)}})
         if not moved and await self._entity(key) is None:
-            raise EntityNotFoundError(MessageDocument.entity_type, ":".join(key))
+            raise EntityNotFoundError(MessageDocument.entity_type, join(*key))
         return moved
 
     async def delete(self, entity_id: str, version: int | None = None) -> bool:
@@ -271,13 +271,15 @@ class MessageRepository(MongoRepository[MessageDocument]):
             ConcurrencyError: a version was given, and it is at another one.
         """
         key = self._key(entity_id)
+        if version is not None:
+            check_version(version)
         actual = 0
         for _ in range(UPDATE_ATTEMPTS):
             message = await self._entity(key)
             if message is None:
                 return False
             actual = message.version
-            if version is not None and check_version(version) != actual:
+            if version is not None and version != actual:
                 break
             if await self._blank(key, message):
                 return True
@@ -311,6 +313,17 @@ class MessageRepository(MongoRepository[MessageDocument]):
         if isinstance(parsed, MessageFilter) and parsed.is_whole_conversation:
             return await self._reader.page(parsed.conversation_id, pagination)
         return await super().list(parsed, pagination)
+
+
+def _split_id(entity_id: object) -> tuple[str, ...]:
+    try:
+        parts = split(entity_id) if isinstance(entity_id, str) else ()
+    except UnicodeDecodeError:
+        parts = ()
+    known = len(parts) == len(("conversation", "sequence")) and _SEQUENCE.fullmatch(parts[1])
+    if not known or join(*parts) != entity_id:  # one message, one id
+        raise ValidationError("message_id: must be the id of a message", "message_id")
+    return parts
 
 
 def _tokens(message: MessageDocument) -> int:

@@ -144,7 +144,10 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         entity = await self.get_by_id(entity_id)
         if entity is None:
             raise EntityNotFoundError(self.document_class.entity_type, entity_id)
-        return await self.update(change(entity))
+        changed = change(entity)
+        if isinstance(changed, self.document_class) and changed.id != entity.id:
+            raise ValidationError("entity: the change must return the entity that it was given", "entity")
+        return await self.update(changed)
 
     async def delete(self, entity_id: str, version: int | None = None) -> bool:
         """Delete an entity; its id stays taken for 30 days. Return False if there is none.
@@ -211,7 +214,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
 
     def _keyset(self, parsed: Filter, pagination: Pagination) -> Keyset:
         field, direction = self._build_sort_criteria(pagination)[0]
-        asked = parsed.model_dump_json(exclude_unset=True, exclude={"tenant_id"})
+        asked = parsed.model_dump_json(exclude_unset=True, exclude={"tenant_id"}, warnings=False)
         return Keyset(field, direction, f"{self.tenant_id}\n{self.collection_name}\n{asked}")
 
     async def iterate_all(
@@ -264,7 +267,7 @@ def check_version(version: object) -> int:
     Raises:
         ValidationError: it cannot be one.
     """
-    if type(version) is not int or version < 1:
+    if type(version) is not int or not 1 <= version < 2**63:
         raise ValidationError("version: must be a number >= 1", "version")
     return version
 

@@ -4,20 +4,25 @@
 ``convostore_settings`` leads to a fresh database, dropped after the test; ``convostore_store`` is an open store on it.
 """
 
+import importlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from convostore.database.local_servers import LocalServers, ServerAddresses
 from convostore.database.settings import MongoSettings, variable
 from convostore.store import ConvoStore
 
-try:
-    from pytest_asyncio import fixture as async_fixture
-except ImportError:  # whoever uses AnyIO's plugin gets along with the ordinary decorator
-    from pytest import fixture as async_fixture
+
+def _async_fixture() -> Any:
+    try:
+        return importlib.import_module("pytest_asyncio").fixture
+    except ImportError:  # whoever uses AnyIO's plugin gets along with the ordinary decorator
+        return pytest.fixture
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +43,10 @@ def convostore_servers() -> Iterator[ServerAddresses]:
 def convostore_settings(convostore_servers: ServerAddresses) -> MongoSettings:
     """Settings of a database that no other test uses."""
     name = f"test_{uuid.uuid4().hex[:20]}"
-    return MongoSettings(mongodb_uri=convostore_servers.mongodb_uri, database_name=name)
+    return MongoSettings(mongodb_uri=SecretStr(convostore_servers.mongodb_uri), database_name=name)
 
 
-@async_fixture
+@_async_fixture()  # type: ignore[untyped-decorator]
 async def convostore_store(convostore_settings: MongoSettings) -> AsyncIterator[ConvoStore]:
     """An open store on a database of its own, which is dropped afterwards."""
     async with ConvoStore.open(convostore_settings) as store:

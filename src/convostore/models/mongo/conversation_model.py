@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from convostore.models.document import Document, Value
+from convostore.models.document import Document, Part
 from convostore.models.types import (
     ChannelType,
     ConversationId,
@@ -23,12 +23,14 @@ Tag = Annotated[str, Field(min_length=1, max_length=100)]
 Title = Annotated[str, Field(max_length=500)]
 
 
-class LastMessage(Value):
+class LastMessage(Part):
     """What a list of conversations shows of the newest message.
 
     The order of the fields matters: the database compares documents by their fields in order, and ``$max`` over this
     one must prefer the later message, then the later edit of the same message.
     """
+
+    moment_fields: ClassVar[tuple[str, ...]] = ("created_at",)
 
     sequence: int
     version: Version
@@ -50,6 +52,10 @@ class ConversationDocument(Document):
 
     entity_type: ClassVar[str] = "Conversation"
     plain_fields: ClassVar[tuple[str, ...]] = ("metadata",)
+    moment_fields: ClassVar[tuple[str, ...]] = (
+        "created_at", "started_at", "updated_at", "completed_at", "last_activity_at",
+    )  # fmt: skip
+    nested: ClassVar[dict[str, type[Part]]] = {"last_message": LastMessage}
     state_fields: ClassVar[tuple[str, ...]] = (
         "status", "title", "tags", "metadata", "assignee", "completed_at", "updated_at",
     )  # fmt: skip
@@ -66,7 +72,7 @@ class ConversationDocument(Document):
     started_at: Timestamp = Field(default_factory=lambda data: data["created_at"])
     updated_at: Timestamp = Field(default_factory=lambda data: data["created_at"])
     completed_at: Timestamp | None = None
-    message_count: Annotated[int, Field(ge=0)] = 0
+    message_count: Annotated[int, Field(ge=0, lt=2**63)] = 0
     last_activity_at: Timestamp = Field(default_factory=lambda data: data["created_at"])
     last_message: LastMessage | None = None
     version: Version = 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from convostore.models.document import Document, Value
+from convostore.models.document import Document, Part, Value
 from convostore.models.identity import join
 from convostore.models.mongo.conversation_model import PREVIEW_LENGTH, LastMessage
 from convostore.models.types import (
@@ -16,6 +16,7 @@ from convostore.models.types import (
     MessageId,
     MessageRole,
     PlainDict,
+    Text,
     Timestamp,
     Version,
     new_id,
@@ -55,6 +56,8 @@ class MessageDocument(Document):
 
     entity_type: ClassVar[str] = "Message"
     plain_fields: ClassVar[tuple[str, ...]] = ("payload",)
+    moment_fields: ClassVar[tuple[str, ...]] = ("created_at", "edited_at", "deleted_at")
+    nested: ClassVar[dict[str, type[Part]]] = {"usage": TokenUsage}
     transient_fields: ClassVar[frozenset[str]] = frozenset({"replayed"})
     state_fields: ClassVar[tuple[str, ...]] = ("content", "payload", "usage", "external_id", "edited_at")
     content_fields: ClassVar[tuple[str, ...]] = ("role", "content", "payload", "usage", "external_id")
@@ -63,7 +66,7 @@ class MessageDocument(Document):
     sequence: Annotated[int, Field(ge=0, lt=10**SEQUENCE_DIGITS)] = 0
     message_id: MessageId = Field(default_factory=new_id)
     role: Annotated[MessageRole, Field(strict=False)]
-    content: str = ""
+    content: Text = ""
     payload: PlainDict | None = None
     usage: TokenUsage | None = None
     external_id: ExternalId | None = None

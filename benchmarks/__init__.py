@@ -1,0 +1,1 @@
+"""Benchmarks: convostore beside the raw driver, interleaved in one run, as ratios."""

@@ -1,0 +1,144 @@
+"""Commands that bring conversations in and out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+
+from convostore.cli.drawing import standard_error
+from convostore.cli.options import AsJson, DatabaseName, DataDirectory, MongoUri, Tenant, Where, open_tenant
+from convostore.cli.reporting import FAILED, print_json, run, tell
+from convostore.models.identity import check_identifier
+from convostore.operations.exporting import Exporter, ExportResult
+from convostore.operations.importing import Importer, ImportResult, OnError
+from convostore.operations.importing import Progress as ImportProgress
+from convostore.operations.line_source import LineSource
+from convostore.operations.output import STANDARD_OUTPUT, open_output
+from convostore.store import TenantStore
+
+_MEBIBYTE = 1024 * 1024
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="JSON Lines, plain or gzipped; - is standard input.")]
+Treatment = Annotated[OnError, typer.Option("--on-error", help="What to do about a line that cannot be imported.")]
+LineLimit = Annotated[int, typer.Option("--max-line", min=1, max=1024, help="Longest line in MiB.")]
+Target = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; .gz compresses, - prints.")]
+
+
+def import_command(
+    file: Source,
+    *,
+    tenant: Tenant,
+    on_error: Treatment = OnError.STOP,
+    max_line: LineLimit = 64,
+    as_json: AsJson = False,
+    mongodb_uri: MongoUri = None,
+    database: DatabaseName = None,
+    data: DataDirectory = None,
+) -> None:
+    """Import conversations, one a line, each exactly once.
+
+    A line: {"conversation_id"?, "metadata"?, "messages": [{"role", "content"}]}. Running it again changes nothing;
+    after a crash it goes on from where it was.
+
+    Example: convostore import dialogues.jsonl.gz --tenant acme
+    """
+    result = run(_import(file, Where(mongodb_uri, database, data), tenant, on_error, max_line * _MEBIBYTE))
+    if as_json:
+        print_json(asdict(result))
+    else:
+        _tell_import(result)
+    if result.failed:
+        raise typer.Exit(FAILED)
+
+
+async def _import(file: str, where: Where, tenant: str, on_error: OnError, max_line_bytes: int) -> ImportResult:
+    check_identifier(tenant, "tenant")
+    with LineSource(file, max_line_bytes) as source:
+        async with open_tenant(where, tenant) as opened:
+            return await import_with_bar(opened, source, on_error)
+
+
+async def import_with_bar(tenant: TenantStore, source: LineSource, on_error: OnError) -> ImportResult:
+    """Import with a progress bar on standard error."""
+    with _import_bar(source) as progress:
+        return await Importer(tenant.database, on_error, progress).run(source)
+
+
+@contextmanager
+def _import_bar(source: LineSource) -> Iterator[ImportProgress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
+    with _bar(*columns) as bar:
+        task = bar.add_task("importing", total=source.size)
+
+        def progress(result: ImportResult, source: LineSource) -> None:
+            text = f"{result.imported + result.unchanged} conversations"
+            bar.update(task, completed=source.position, description=text)
+
+        yield progress
+
+
+def _bar(*columns: TextColumn | BarColumn | TaskProgressColumn | DownloadColumn | MofNCompleteColumn) -> Progress:
+    console = standard_error()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _tell_import(result: ImportResult) -> None:
+    for problem in result.problems:
+        tell(f"line {problem.line}: {problem.reason}")
+    if result.failed > len(result.problems):
+        tell(f"and {result.failed - len(result.problems)} more")
+    if result.stopped:
+        tell(
+            "Stopped; what comes before that line is imported. Mend the line and run the same command again, or add "
+            "--on-error skip to pass over such lines."
+        )
+    typer.echo(
+        f"{result.imported} conversations imported with {result.messages} messages, {result.unchanged} unchanged, "
+        f"{result.failed} lines refused"
+    )
+
+
+def export_command(
+    *,
+    tenant: Tenant,
+    output: Target = STANDARD_OUTPUT,
+    as_json: AsJson = False,
+    mongodb_uri: MongoUri = None,
+    database: DatabaseName = None,
+    data: DataDirectory = None,
+) -> None:
+    """Export all conversations of a tenant, in the form that import reads.
+
+    The file is there only once it is whole. Printed to standard output, the summary goes to standard error.
+
+    Example: convostore export --tenant acme --output acme.jsonl.gz
+    """
+    result = run(_export(Where(mongodb_uri, database, data), tenant, output))
+    if as_json and output != STANDARD_OUTPUT:
+        print_json(asdict(result))
+    else:
+        tell(f"{result.conversations} conversations exported with {result.messages} messages, {result.bytes} bytes")
+
+
+async def _export(where: Where, tenant: str, output: str) -> ExportResult:
+    _check_target(output)
+    async with open_tenant(where, tenant) as opened:
+        columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn())
+        with _bar(*columns) as bar, open_output(output) as stream:
+            total = None if bar.disable else await opened.conversations.count()
+            task = bar.add_task("exporting", total=total)
+            exporter = Exporter(opened.database, lambda result: bar.update(task, completed=result.conversations))
+            return await exporter.run(stream)
+
+
+def _check_target(output: str) -> None:
+    # Before servers are started for nothing.
+    target = Path(output)
+    if output != STANDARD_OUTPUT and target.is_dir():
+        raise IsADirectoryError(21, "Is a directory", output)
+    if output != STANDARD_OUTPUT and not target.absolute().parent.is_dir():
+        raise FileNotFoundError(2, "No such directory", str(target.parent))

@@ -1,0 +1,228 @@
+"""Documents: frozen, validated, and the same after a trip through their stored form."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from convostore import (
+    ChannelType,
+    ConversationDocument,
+    ConvoStore,
+    CorruptDocumentError,
+    DeliveryStatus,
+    LastMessage,
+    MessageDocument,
+    MessageRole,
+    TenantStore,
+    TokenUsage,
+    ValidationError,
+)
+
+NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, UTC)
+ODD: dict[str, Any] = {
+    "$ref": "users",
+    "$id": 1,
+    "$where": {"$gt": [{"$date": 1}]},
+    "a.b": {".": 1, "c.": 2},
+    "": {"": None},
+    "%": 1,
+    "%$x": 2,
+    "%%": [{"$": 1}],
+    "_id": "x",
+    "numbers": [0, -1, 2**63 - 1, -(2**63), 0.5, 1e300, -0.0],
+    "truth": [True, False, None],
+    "text": "nul \0 and \U0001f600 and \u2028",
+    "empty": [{}, [], ""],
+}
+CONVERSATIONS = {
+    "least": ConversationDocument.start("u"),
+    "empty but said": ConversationDocument.start("u", title="", metadata={}, tags=[]),
+    "most": ConversationDocument.start(
+        "u",
+        ChannelType.WHATSAPP,
+        conversation_id="a:b%c{}",
+        tenant_id="acme",
+        status="waiting",
+        title="A title",
+        tags=["one", "two"],
+        metadata=ODD,
+        assignee="somebody",
+        created_at=NOW,
+        completed_at=NOW,
+        message_count=3,
+        last_message=LastMessage(sequence=3, version=1, role="user", preview="", created_at=NOW),
+        version=7,
+    ),
+}
+MESSAGES = {
+    "least": MessageDocument(role="tool"),
+    "empty but said": MessageDocument.user("", payload={}),
+    "most": MessageDocument.assistant(
+        "text \0",
+        tenant_id="acme",
+        conversation_id="c",
+        sequence=4,
+        payload=ODD,
+        usage=TokenUsage(input_tokens=1, output_tokens=2**63 - 1),
+        external_id="wamid.1",
+        idempotency_key="key",
+        delivery_status=DeliveryStatus.READ,
+        created_at=NOW,
+        edited_at=NOW,
+        deleted_at=NOW,
+        version=2,
+    ),
+}
+DOCUMENTS = [
+    pytest.param(document, id=f"{document.entity_type}, {name}")
+    for documents in (CONVERSATIONS, MESSAGES)
+    for name, document in documents.items()
+]
+Document = ConversationDocument | MessageDocument
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_is_the_same_after_a_trip_through_its_stored_form(document: Document) -> None:
+    assert type(document).from_dict(document.to_dict()) == document
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+async def test_a_document_is_the_same_after_a_trip_through_the_server(store: ConvoStore, document: Document) -> None:
+    collection = store.mongodb.database["anything"]
+    await collection.insert_one({"_id": "x", **document.to_dict()})
+    stored = await collection.find_one()
+    assert stored is not None
+    assert type(document).from_dict(stored) == document
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_unknown_stored_fields_are_ignored_at_every_level(document: Document) -> None:
+    stored = document.to_dict()
+    for value in (stored, stored.get("usage"), stored.get("last_message")):
+        if value is not None:
+            value["of a later release"] = {"$x": 1}
+    assert type(document).from_dict(stored) == document
+
+
+def test_a_document_cannot_be_changed_only_evolved() -> None:
+    conversation = CONVERSATIONS["most"]
+    with pytest.raises(Exception, match="frozen"):
+        conversation.title = "other"
+    with pytest.raises(Exception, match="frozen"):
+        del conversation.title
+    evolved = conversation.evolve(title="other", tags=["three"])
+    assert (evolved.title, evolved.tags) == ("other", ("three",))
+    assert (conversation.title, conversation.tags) == ("A title", ("one", "two"))
+    assert evolved.evolve(title="A title", tags=("one", "two")) == conversation
+
+
+def test_evolving_validates_and_refuses_unknown_fields() -> None:
+    for changes in ({"nope": 1}, {"self": 1}, {"user_id": ""}):
+        with pytest.raises(ValidationError):
+            CONVERSATIONS["least"].evolve(**changes)
+
+
+def test_the_caller_s_dictionary_is_not_the_document_s() -> None:
+    metadata = {"key": 1}
+    conversation = ConversationDocument.start("u", metadata=metadata)
+    metadata["key"] = 2
+    assert conversation.metadata == {"key": 1}
+
+
+def test_moments_are_cut_to_milliseconds_in_utc() -> None:
+    moment = datetime(2026, 1, 1, 12, 0, 0, 123999, timezone(timedelta(hours=2)))
+    assert ConversationDocument.start("u", created_at=moment).created_at == datetime(2026, 1, 1, 10, 0, 0, 123000, UTC)
+
+
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max, datetime(1969, 12, 31, 23, 59, 59, 999000)])  # noqa: DTZ001, DTZ901
+async def test_moments_at_the_edges_of_the_calendar_are_kept(acme: TenantStore, moment: datetime) -> None:
+    created = await acme.conversations.create(ConversationDocument.start("u", created_at=moment.replace(tzinfo=UTC)))
+    assert await acme.conversations.get_by_id(created.conversation_id) == created
+
+
+def test_new_ids_are_ordered_by_time_and_unique() -> None:
+    ids = [ConversationDocument.start("u").conversation_id for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)
+
+
+def test_the_successor_is_one_version_ahead() -> None:
+    for document in (CONVERSATIONS["most"], MESSAGES["most"]):
+        assert document.successor().version == document.version + 1
+
+
+def test_a_blank_message_keeps_its_place_and_its_key_and_nothing_that_was_said() -> None:
+    blank = MESSAGES["most"].blank()
+    assert (blank.sequence, blank.idempotency_key, blank.role) == (4, "key", MessageRole.ASSISTANT)
+    assert (blank.content, blank.payload, blank.usage, blank.external_id) == ("", None, None, None)
+    assert blank.is_deleted
+
+
+CORRUPT: dict[str, tuple[str, dict[str, Any]]] = {
+    "a field of a wrong type": ("user_id", {"user_id": 5}),
+    "an unknown status": ("status", {"status": "sleeping"}),
+    "no moment": ("created_at", {"created_at": "yesterday"}),
+    "a version that is none": ("version", {"version": "1"}),
+    "metadata that is none": ("metadata", {"metadata": [1]}),
+    "a preview without a role": ("last_message", {"last_message": {"sequence": 1}}),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPT)
+async def test_a_corrupt_document_is_reported_with_its_id_and_field(
+    store: ConvoStore, acme: TenantStore, name: str
+) -> None:
+    field, change = CORRUPT[name]
+    created = await acme.conversations.create(ConversationDocument.start("u", conversation_id="broken"))
+    database = store.mongodb.database
+    await database.command({"collMod": "conversations", "validationLevel": "off"})
+    await database["conversations"].update_one({}, {"$set": change})
+    for call in (
+        lambda: acme.conversations.get_by_id("broken"),
+        acme.conversations.list,
+        lambda: acme.conversations.update_with("broken", lambda found: found),
+    ):
+        with pytest.raises(CorruptDocumentError) as failure:
+            await call()
+        assert failure.value.field == field
+        assert "broken" in failure.value.entity_id
+        assert "sleeping" not in str(failure.value)
+    assert await acme.conversations.exists(created.conversation_id)
+
+
+@pytest.mark.parametrize("escaped", [5, "payload", ["nope"], [["payload"]], None])
+def test_a_corrupt_list_of_escaped_fields_does_no_harm(escaped: Any) -> None:
+    stored = {**MESSAGES["least"].to_dict(), "escaped": escaped}
+    assert MessageDocument.from_dict(stored) == MESSAGES["least"]
+
+
+async def test_a_missing_field_is_corrupt(store: ConvoStore, acme: TenantStore) -> None:
+    await acme.conversations.create(ConversationDocument.start("u", conversation_id="c"))
+    await acme.messages.append("c", MessageDocument.user("x"))
+    await store.mongodb.database["messages"].update_one({}, {"$unset": {"role": ""}})
+    with pytest.raises(CorruptDocumentError) as failure:
+        await acme.messages.history("c")
+    assert failure.value.field == "role"
+
+
+@pytest.mark.parametrize("value", [{"payload": ODD}, {"metadata": ODD}], ids=["payload", "metadata"])
+async def test_odd_keys_survive_writing_reading_and_editing(acme: TenantStore, value: dict[str, Any]) -> None:
+    conversation = await acme.conversations.create(ConversationDocument.start("u", metadata=value.get("metadata", {})))
+    identity = conversation.conversation_id
+    await acme.messages.append(identity, MessageDocument.user("x", payload=value.get("payload")))
+    for _ in range(2):
+        found = await acme.conversations.get_by_id(identity)
+        assert found is not None
+        assert found.metadata == value.get("metadata", {})
+        [message] = (await acme.messages.history(identity)).items
+        assert message.payload == value.get("payload")
+        await acme.conversations.update(found.evolve(title="edited"))
+        await acme.messages.edit(identity, 1, content="edited")
+    plain = await acme.conversations.update_with(identity, lambda found: found.evolve(metadata={"%": 1}))
+    assert plain == (await acme.conversations.get_by_id(identity)).evolve(  # type: ignore[union-attr]
+        message_count=plain.message_count, last_message=plain.last_message, last_activity_at=plain.last_activity_at
+    )
+    back = await acme.conversations.update_with(identity, lambda found: found.evolve(metadata={"plain": 1}))
+    assert back.metadata == {"plain": 1}
+    assert (await acme.conversations.get_by_id(identity)).metadata == {"plain": 1}  # type: ignore[union-attr]
