@@ -65,7 +65,8 @@ class Workload:
             Case("create", self.raw_create, self.create),
             Case("guarded update", self.raw_update, self.update),
             Case("page of 20", self.raw_page, self.page),
-            Case("append", self.raw_append, self.append),
+            Case("append, one talk", self.raw_append, self.append),
+            Case("append, 64 talks", self.raw_append, self.append_somewhere),
             Case("newest 50", self.raw_newest, self.newest),
         ]
 
@@ -112,6 +113,9 @@ class Workload:
 
     async def append(self, conversation_id: str = "short") -> object:
         return await self.tenant.messages.append(conversation_id, MessageDocument.user(TEXT))
+
+    async def append_somewhere(self) -> object:
+        return await self.append(self.ids[next(self.numbers) % 64])
 
     async def raw_append(self) -> object:
         number = next(self.raw_sequence)

@@ -1,6 +1,6 @@
 """ConvoStore: opens the databases, hands out repositories, closes what it opened."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -9,7 +9,7 @@ from convostore.database.mongodb import current_tenant, open_mongodb
 from convostore.database.settings import MongoSettings
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.operations.indexes import Schema
+from convostore.operations.indexes import Schema, Step
 from convostore.repositories.conversation_repository import ConversationRepository
 from convostore.repositories.exceptions import RepositoryError
 from convostore.repositories.message_repository import MessageRepository
@@ -90,12 +90,19 @@ class ConvoStore:
         """
         schema = Schema(self.mongodb.administration)
         steps = await schema.plan()
-        if any(step.kind == "collection" for step in steps):
+        if steps and await self._is_unused(steps):
             await schema.apply(steps)
             steps = await schema.plan()
         if steps:
             missing = ", ".join(f"{step.kind} {step.collection} {step.name}".strip() for step in steps)
             raise RepositoryError(f"the database is not as convostore needs it ({missing}): see `convostore indexes`")
+
+    async def _is_unused(self, steps: Sequence[Step]) -> bool:
+        """Say whether what lacks something is missing or empty: nobody has created it yet, or not to the end."""
+        for name in {step.collection for step in steps}:
+            async for _ in self.mongodb.administration.aggregate(name, [{"$limit": 1}]):
+                return any(step.kind == "collection" for step in steps)
+        return True
 
     def tenant(self, tenant_id: str) -> TenantStore:
         """Return the repositories of a tenant.

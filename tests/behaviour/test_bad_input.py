@@ -292,7 +292,7 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 LARGE = {"key": "x" * 17_000_000}
-SLIGHTLY_TOO_LARGE = "x" * (16 * 1024 * 1024 + 10)
+SLIGHTLY_TOO_LARGE = "x" * (16 * 1024 * 1024)  # with the other fields
 CASES["sizes"] = [
     Case(
         lambda acme, bad: acme.conversations.create(ConversationDocument.start("u", metadata=bad)), "document", [LARGE]
@@ -302,11 +302,9 @@ CASES["sizes"] = [
         "document",
         [LARGE],
     ),
-    Case(
-        lambda acme, bad: acme.messages.append(KNOWN, MessageDocument.user(bad)),
-        "document",
-        [LARGE["key"], SLIGHTLY_TOO_LARGE],
-    ),
+    Case(lambda acme, bad: acme.messages.append(KNOWN, MessageDocument.user(bad)), "content", [LARGE["key"]]),
+    Case(lambda acme, bad: acme.messages.append(KNOWN, user().evolve(payload=bad)), "document", [LARGE]),
+    Case(lambda acme, bad: acme.messages.append(KNOWN, MessageDocument.user(bad)), "document", [SLIGHTLY_TOO_LARGE]),
     Case(
         lambda acme, bad: acme.messages.append(KNOWN, MessageDocument.user(bad), idempotency_key="k"),
         "document",
@@ -315,8 +313,9 @@ CASES["sizes"] = [
     Case(
         lambda acme, bad: acme.messages.append_many(KNOWN, [user(), user(), MessageDocument.user(bad)]),
         "messages",
-        [SLIGHTLY_TOO_LARGE, LARGE["key"]],
+        [SLIGHTLY_TOO_LARGE],
     ),
+    Case(lambda acme, bad: acme.messages.append_many(KNOWN, [user(), user().evolve(payload=bad)]), "messages", [LARGE]),
     Case(
         lambda acme, bad: acme.messages.append_many(KNOWN, [MessageDocument.user(bad)] * 3),
         "messages",

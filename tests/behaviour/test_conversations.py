@@ -370,6 +370,7 @@ async def test_activity_follows_edits_and_deletions_of_the_last_message(acme: Te
         assert found.last_message is not None
         return found.last_message.preview
 
+    assert await preview() == "two"
     await acme.messages.edit("c", 1, content="edited one")
     assert await preview() == "two"
     await acme.messages.edit("c", 2, content="edited two")
@@ -396,6 +397,15 @@ async def test_the_dependency_functions_answer_for_the_tenant_of_their_task(stor
     for dependency in (get_conversation_repository, get_message_repository):
         with pytest.raises(RepositoryError, match="no tenant is current"):
             await dependency()
+
+
+async def test_a_tenant_is_current_until_its_block_is_left(acme: TenantStore, rival: TenantStore) -> None:
+    with acme.current():
+        with rival.current():
+            assert (await get_conversation_repository()).tenant_id == "rival"
+        assert (await get_conversation_repository()).tenant_id == "acme"
+    with pytest.raises(RepositoryError, match="no tenant is current"):
+        await get_conversation_repository()
 
 
 async def test_a_repository_can_be_made_from_the_handle_of_a_tenant(acme: TenantStore) -> None:

@@ -128,12 +128,12 @@ async def main(address: str, database: str, part: str, arguments: str) -> None:
     try:
         acme = store.tenant("acme")
         await acme.conversations.exists("connect")
-        print("ready", flush=True)  # noqa: T201
+        print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         result = await PARTS[part](acme, **json.loads(arguments))
     finally:
         await store.aclose()
-    print(json.dumps({"result": result, "sent": sent}), flush=True)  # noqa: T201
+    print(json.dumps({"result": result, "sent": sent}), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,44 @@ import anyio
 
 
 class Stepped:
-    """Awaits a coroutine and pulls a trigger when it waits for the n-th time.
+    """Awaits a coroutine and pulls a trigger when it, or a task that it has started, waits for the n-th time.
 
     Args:
         work: the coroutine.
         at: at which of its waits, from 1.
-        late: pull it only when that wait is over and before the coroutine learns of it, so that the answer to a
-            command has been read, and is lost.
+        late: pull it only when that wait is over and before the waiter learns of it, so that the answer to a command
+            has been read, and is lost.
     """
 
     def __init__(self, work, at, late):
         self.work, self.at, self.late = work, at, late
         self.steps = 0
         self.pull = lambda: None
+        self._family = set()
 
     def __await__(self):
-        inner = self.work.__await__()
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        self._family.add(asyncio.current_task())
+        loop.set_task_factory(self._create)
+        try:
+            return (yield from self._steps(self.work))
+        finally:
+            loop.set_task_factory(factory)
+
+    def _create(self, loop, coroutine, **options):
+        ours = asyncio.current_task() in self._family
+        task = asyncio.Task(self._watched(coroutine) if ours else coroutine, loop=loop, **options)
+        if ours:
+            self._family.add(task)
+            task.add_done_callback(lambda _: coroutine.close())  # one cancelled before its first step
+        return task
+
+    async def _watched(self, coroutine):
+        return await _Steps(self._steps(coroutine))
+
+    def _steps(self, work):
+        inner = work.__await__()
         step = partial(inner.send, None)
         while True:
             try:
@@ -34,7 +56,7 @@ class Stepped:
             self._look(waiting)
             try:
                 step = partial(inner.send, (yield waiting))
-            except BaseException as error:  # whatever is thrown in belongs to the coroutine
+            except BaseException as error:  # noqa: BLE001 - whatever is thrown in belongs to the coroutine
                 step = partial(inner.throw, error)
 
     def _look(self, waiting):
@@ -44,7 +66,15 @@ class Stepped:
         if self.late and waiting is not None:
             waiting.add_done_callback(lambda _: self.pull())
         else:
-            asyncio.get_running_loop().call_soon(lambda: self.pull())
+            asyncio.get_running_loop().call_soon(self.pull)
+
+
+class _Steps:
+    def __init__(self, steps):
+        self._generator = steps
+
+    def __await__(self):
+        return self._generator
 
 
 @dataclass
@@ -133,7 +163,7 @@ async def struck(work, at, style, *, late=False):
         ending.cancelled = True
     except BaseExceptionGroup as group:
         _unpack(ending, group)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the test looks at it
         ending.error = error
     ending.steps = stepped.steps
     if not stepped.steps:

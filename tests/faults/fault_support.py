@@ -41,7 +41,8 @@ class Truth:
     async def log(self, conversation_id, tenant="acme"):
         """Return the slots of a conversation, having made sure that they are dense and none is there twice."""
         low = f"{tenant}:{conversation_id}:"
-        slots = await self.database.messages.find({"_id": {"$gte": low, "$lt": low[:-1] + ";"}}).sort("_id", 1).to_list()
+        below = {"_id": {"$gte": low, "$lt": low[:-1] + ";"}}
+        slots = await self.database.messages.find(below).sort("_id", 1).to_list()
         sequences = [slot["sequence"] for slot in slots]
         assert sequences == list(range(1, len(slots) + 1)), f"the log is not dense: {sequences}"
         assert [slot["_id"] for slot in slots] == [f"{low}{sequence:010d}" for sequence in sequences]

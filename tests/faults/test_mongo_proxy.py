@@ -93,10 +93,10 @@ async def test_a_rule_of_ones_own_sees_the_names_and_healing_ends_it(proxy, thin
 
 async def test_leaving_the_proxy_leaves_no_task(convostore_servers):
     before = asyncio.all_tasks()
-    async with MongoProxy(*address_of(convostore_servers.mongodb_uri)) as proxy:
-        async with AsyncMongoClient(proxy.uri) as client:
-            await client.admin.command("serverStatus")
-            serving = [task for task in asyncio.all_tasks() - before if "MongoProxy" in repr(task.get_coro())]
-            assert serving
+    proxy = MongoProxy(*address_of(convostore_servers.mongodb_uri))
+    async with proxy, AsyncMongoClient(f"mongodb://{proxy.address}/?directConnection=true") as client:
+        await client.admin.command("serverStatus")
+        serving = [task for task in asyncio.all_tasks() - before if "MongoProxy" in repr(task.get_coro())]
+        assert serving
     assert all(task.done() for task in serving)
     await eventually(lambda: asyncio.all_tasks() == before)

@@ -16,7 +16,7 @@ from convostore.gateways.mongo_transaction import MongoTransaction
 from convostore.repositories.message_log import MessageLog
 from convostore.testing.mongo_proxy import Fault, MongoProxy
 
-AT_ONCE = 110
+AT_ONCE = 70
 PERSISTENT = 10
 STORM_ROUNDS = 3
 PAST_THE_DRIVER = 2
@@ -62,7 +62,7 @@ class Trial:
         already = 1 if "replayed" in self.write.name else 0
         allowed = self._allowed(already)
         assert applied in allowed, f"{self}: applied {applied} times, not {allowed}"
-        if self.write.name != "create" and self.write.name != "delete":
+        if self.write.name not in {"create", "delete"}:
             follower = await one_more(acme, self.cid)  # the next call works, at once
             assert follower is None
             await self.truth.log(self.cid)
@@ -148,9 +148,7 @@ async def test_a_write_in_a_storm_of_cuts_is_applied_once_or_says_that_it_is_not
 
     def storm(share):
         mine = random.Random(rng.random())
-        return lambda proxy: setattr(
-            proxy, "rule", lambda _: mine.choice(CUTS) if mine.random() < share else None
-        )
+        return lambda proxy: setattr(proxy, "rule", lambda _: mine.choice(CUTS) if mine.random() < share else None)
 
     with capsys.disabled():
         print(f"\nstorm with FAULT_SEED={seed}")

@@ -59,7 +59,12 @@ own_message_fields = optional(
 null_fields = optional(message_id=st.none(), usage=st.none(), created_at=st.none())
 roles = st.sampled_from([str(role) for role in MessageRole])
 entries = st.builds(
-    lambda base, own, nulls, others: {**dict(sorted(base.items(), reverse=True)), **own, **{k: v for k, v in nulls.items() if k not in own}, **others},
+    lambda base, own, nulls, others: {
+        **dict(sorted(base.items(), reverse=True)),
+        **own,
+        **{k: v for k, v in nulls.items() if k not in own},
+        **others,
+    },
     st.one_of(
         st.fixed_dictionaries({"role": roles, "content": st.one_of(texts, st.none(), parts)}),
         st.fixed_dictionaries({"role": roles}),
@@ -100,7 +105,8 @@ def test_a_line_comes_back_with_the_same_fields_and_values(content):
     assert back == content
     first = list(content)[: list(content).index("messages") + 1]
     assert list(back)[: len(first)] == first
-    assert [list(entry)[:2] for entry in back["messages"]] == [list(entry)[:2] for entry in content["messages"]]
+    for entry in back["messages"]:
+        assert list(entry)[: 1 + ("content" in entry)] == ["role", "content"][: 1 + ("content" in entry)]
 
 
 @pytest.mark.parametrize(
@@ -222,11 +228,15 @@ def test_a_deleted_message_and_a_gap_keep_their_places():
     slots = [messages[0].to_dict(), messages[1].blank().to_dict(), None]
     line = write_line(conversation.to_dict(), slots)
     read = ChatLine.parse(line).read(AT)
-    assert [(m.sequence, m.content, m.is_deleted) for m in read.messages] == [(1, "1", False), (2, "", True), (3, "", True)]
+    assert [(m.sequence, m.content, m.is_deleted) for m in read.messages] == [
+        (1, "1", False),
+        (2, "", True),
+        (3, "", True),
+    ]
     assert write_line(read.stored(), read.slots) == line
 
 
-SECRET = "sesame"
+QUOTED = "sesame"
 DEEP = "[" * 200 + "]" * 200
 BAD_LINES = [
     (b"{", "line: not JSON"),
@@ -250,8 +260,14 @@ BAD_LINES = [
     (b'{"messages":[{"role":"user","content":7}]}', "messages[0].content: must be text, null or a list"),
     (b'{"messages":[{"role":"user","content":{"sesame":1}}]}', "messages[0].content: must be text, null or a list"),
     (b'{"messages":[{"role":"user","content":"sesame\\ud800"}]}', "messages[0].content: must not contain lone"),
-    (b'{"messages":[{"role":"user","content":"x","name":"\\udc00"}]}', "messages[0].payload.name: must not contain lone"),
-    (f'{{"messages":[{{"role":"user","content":"x","sesame_":{DEEP}}}]}}'.encode(), "messages[0].payload: nested deeper"),
+    (
+        b'{"messages":[{"role":"user","content":"x","name":"\\udc00"}]}',
+        "messages[0].payload.name: must not contain lone",
+    ),
+    (
+        f'{{"messages":[{{"role":"user","content":"x","sesame_":{DEEP}}}]}}'.encode(),
+        "messages[0].payload: nested deeper",
+    ),
     (f'{{"messages":[],"metadata":{{"m":{DEEP}}}}}'.encode(), "metadata: nested deeper than 100"),
     (b'{"messages":[],"metadata":["sesame"]}', "metadata: "),
     (b'{"messages":[],"metadata":{"a\\u0000":1}}', "metadata: keys must not contain NUL"),
@@ -263,26 +279,33 @@ BAD_LINES = [
     (b'{"messages":[],"created_at":"sesame"}', "created_at: must be an ISO 8601 time"),
     (b'{"messages":[],"created_at":1700000000}', "created_at: must be an ISO 8601 time"),
     (b'{"messages":[],"created_at":"2024-01-01T00:00:00"}', "created_at: must have a time zone"),
-    (b'{"messages":[{"role":"user","content":"x","created_at":"0001-01-01T00:00:00+02:00"}]}', "messages[0].created_at: "),
+    (
+        b'{"messages":[{"role":"user","content":"x","created_at":"0001-01-01T00:00:00+02:00"}]}',
+        "messages[0].created_at: ",
+    ),
     (b'{"messages":[{"role":"user","content":"x","usage":7}]}', "messages[0].usage: must be an object"),
     (b'{"messages":[{"role":"user","content":"x","usage":{"sesame_":7}}]}', "messages[0].usage."),
     (b'{"messages":[{"role":"user","content":"x","delivery_status":"sesame"}]}', "messages[0].delivery_status: "),
-    (b'{"messages":[{"role":"user","content":"sesame","deleted_at":"2024-01-01T00:00:00Z"}]}', "messages[0].deleted_at: "),
     (
-        b'{"messages":[{"role":"user","content":"a","idempotency_key":"k"},'
-        b'{"role":"user","content":"b","idempotency_key":"k"}]}',
+        b'{"messages":[{"role":"user","content":"sesame","deleted_at":"2024-01-01T00:00:00Z"}]}',
+        "messages[0].deleted_at: ",
+    ),
+    (
+        b'{"messages":[{"role":"user","idempotency_key":"k"},{"role":"user","idempotency_key":"k"}]}',
         "messages[1].idempotency_key: used by an earlier message",
     ),
     (b'{"messages":[{"role":"user","content":"a","idempotency_digest":"abc"}]}', "messages[0].idempotency_digest: "),
 ]
 
 
-@pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=[f"{n} {reason[:40]}" for n, (_, reason) in enumerate(BAD_LINES)])
+@pytest.mark.parametrize(
+    ("line", "reason"), BAD_LINES, ids=[f"{n} {reason[:40]}" for n, (_, reason) in enumerate(BAD_LINES)]
+)
 def test_a_bad_line_is_refused_by_the_name_of_the_field(line, reason):
     with pytest.raises(ValidationError) as caught:
         ChatLine.parse(line).read(AT)
     assert str(caught.value).startswith(reason)
-    assert SECRET not in str(caught.value).replace("sesame_", "")
+    assert QUOTED not in str(caught.value).replace("sesame_", "")
 
 
 def test_an_entry_is_never_changed_by_reading_it():

@@ -21,7 +21,11 @@ async def all_lines(path, **options):
 async def test_lines_are_numbered_and_empty_ones_passed_over(tmp_path, pack):
     file = tmp_path / "lines"
     file.write_bytes(pack(b"\xef\xbb\xbfone\n\n  \r\ntwo\r\nthree"))
-    assert [(line.number, line.text.strip()) for line in await all_lines(file)] == [(1, b"one"), (4, b"two"), (5, b"three")]
+    assert [(line.number, line.text.strip()) for line in await all_lines(file)] == [
+        (1, b"one"),
+        (4, b"two"),
+        (5, b"three"),
+    ]
 
 
 async def test_an_empty_file_has_no_lines(tmp_path):

@@ -10,10 +10,15 @@ from convostore.operations.output import open_output
 def test_a_failure_leaves_what_was_there_before(tmp_path):
     target = tmp_path / "out.jsonl"
     target.write_bytes(b"before")
-    with pytest.raises(LookupError), open_output(target) as output:
-        output.write(b"half")
-        assert target.read_bytes() == b"before"
-        raise LookupError
+
+    def fail():
+        with open_output(target) as output:
+            output.write(b"half")
+            assert target.read_bytes() == b"before"
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
     assert target.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -17,7 +17,7 @@ from pymongo.read_concern import ReadConcern
 from convostore.gateways.operation import Operation
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.gateways.translation import write_errors
-from convostore.models.identity import join
+from convostore.models.identity import SEPARATOR, escape, join
 
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
@@ -62,16 +62,7 @@ class BulkCollection:
         """Put claims into places; return the places that were not free."""
         keys = list(claims)
         documents = [{"_id": join(self._tenant_id, *key), "version": 1, **claims[key]} for key in keys]
-
-        async def attempt(session: AsyncClientSession | None) -> set[int]:
-            try:
-                await self._collection.insert_many(documents, ordered=False, session=session)
-            except BulkWriteError as error:
-                return _refused_places(error)
-            return set()
-
-        taken = await self._gateway.run(self._operation("insert_many", writes=True), attempt)
-        return {keys[index] for index in taken}
+        return {keys[index] for index in await self._insert_each(documents)}
 
     async def finish(self, documents: Mapping[Key, tuple[str, Mapping[str, Any]]]) -> int:
         """Replace claims by what they were held for, each if it still is the claim of the digest; return how many."""
@@ -87,6 +78,31 @@ class BulkCollection:
             lambda session: self._collection.bulk_write(updates, ordered=False, session=session),
         )
         return result.matched_count
+
+    async def insert_below(self, groups: Mapping[Key, Mapping[str, Mapping[str, Any]]]) -> set[Key]:
+        """Store new documents of the tenant, each on its own account; return the keys of those that were there before.
+
+        Args:
+            groups: for each key the documents below it, by the last component of their identity.
+        """
+        keys: list[Key] = []
+        documents: list[Stored] = []
+        for key, members in groups.items():
+            prefix = join(self._tenant_id, *key) + SEPARATOR
+            for last, document in members.items():
+                keys.append((*key, last))
+                documents.append({"_id": prefix + escape(last), **document, "tenant_id": self._tenant_id})
+        return {keys[index] for index in await self._insert_each(documents)}
+
+    async def _insert_each(self, documents: list[Stored]) -> set[int]:
+        async def attempt(session: AsyncClientSession | None) -> set[int]:
+            try:
+                await self._collection.insert_many(documents, ordered=False, session=session)
+            except BulkWriteError as error:
+                return _refused_places(error)
+            return set()
+
+        return await self._gateway.run(self._operation("insert_many", writes=True), attempt)
 
 
 def _refused_places(error: BulkWriteError) -> set[int]:

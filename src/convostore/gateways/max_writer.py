@@ -42,7 +42,8 @@ class MaxWriter:
         self._gateway = gateway
         self._name = collection
         self._pending: dict[str, Values] = {}
-        self._in_flight: dict[str, Values] = {}
+        self._in_flight: list[dict[str, Values]] = []
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._logger = get_logger("activity")
         self.on_missing: Callable[[str], None] | None = None
@@ -55,7 +56,10 @@ class MaxWriter:
     def put(self, identity: str, values: Values) -> None:
         """Take in an update; it is written within 50 ms, or when ``settle`` asks for it."""
         _merge(self._pending, identity, values)
-        if self._task is None or self._task.done():
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._closed and (self._task is None or self._task.done()):
             # A context of its own: the task outlives the unit of work that its creator may be in.
             self._task = asyncio.create_task(self._run(), context=Context())
 
@@ -65,11 +69,13 @@ class MaxWriter:
         Raises:
             RepositoryError: it could not be written; it stays pending.
         """
-        if identity in self._pending or identity in self._in_flight:
-            values = self._pending.pop(identity, {})
-            batch = {identity: values}
-            _merge(batch, identity, self._in_flight.get(identity, {}))
-            await self._write(batch)
+        batch: dict[str, Values] = {}
+        # What somebody else is writing may not be there yet either.
+        for taken_in in (self._pending, *self._in_flight):
+            if identity in taken_in:
+                _merge(batch, identity, taken_in[identity])
+        self._pending.pop(identity, None)
+        await self._write(batch)
 
     async def flush(self) -> None:
         """Write everything taken in.
@@ -77,33 +83,34 @@ class MaxWriter:
         Raises:
             RepositoryError: it could not be written; it stays pending.
         """
-        if self._pending or self._in_flight:
-            batch, self._pending = self._pending, {}
-            for identity, values in self._in_flight.items():
-                _merge(batch, identity, values)
-            await self._write(batch)
+        batch, self._pending = self._pending, {}
+        for identity, values in [item for taken_in in self._in_flight for item in taken_in.items()]:
+            _merge(batch, identity, values)
+        await self._write(batch)
 
     async def _run(self) -> None:
         while self._pending:
             await asyncio.sleep(INTERVAL)
-            self._in_flight, self._pending = self._pending, {}
+            batch, self._pending = self._pending, {}
             try:
-                await self._write(self._in_flight)
+                await self._write(batch)
             except RepositoryError as error:
                 self._logger.warning("activity not written yet", error=type(error).__name__)
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE)
-            finally:
-                self._in_flight = {}
 
     async def _write(self, batch: dict[str, Values]) -> None:
         if not batch:
             return
+        self._in_flight.append(batch)
         try:
             matched = await self._gateway.run(self._operation(), lambda _: self._send(batch))
         except BaseException:
             for identity, values in batch.items():
                 _merge(self._pending, identity, values)
+            self._wake()
             raise
+        finally:
+            self._in_flight.remove(batch)
         if matched < len(batch) and self.on_missing is not None:
             for identity in await self._missing(batch):
                 self.on_missing(identity)
@@ -134,6 +141,7 @@ class MaxWriter:
 
     async def aclose(self) -> None:
         """Write what is pending, once, and stop; what a failure leaves unwritten can be derived from the log."""
+        self._closed = True
         try:
             await self.flush()
         except RepositoryError as error:

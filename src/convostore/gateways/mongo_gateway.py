@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -11,7 +12,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
-from convostore.gateways.cancellation import cancel_once
+from convostore.gateways.cancellation import cancel_once, finish
 from convostore.gateways.lanes import Lanes
 from convostore.gateways.max_writer import MaxWriter
 from convostore.gateways.mongo_administration import MongoAdministration
@@ -168,6 +169,13 @@ class MongoGateway:
             observer(OperationDetails(operation.name, operation.collection, duration, error))
 
     async def aclose(self) -> None:
-        """Write what is pending and close all connections."""
+        """Write what is pending and close all connections; survives the cancellation of the caller."""
+        await finish(self._close())
+
+    async def _close(self) -> None:
         await self.activity.aclose()
-        await self._client.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.deadline):
+                await cancel_once(self._client.close())
+                return
+        await self._client.close()  # the server did not answer the farewell, which is not said again

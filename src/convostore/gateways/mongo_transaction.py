@@ -23,6 +23,8 @@ T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession | None], Awaitable[T]]
 _COMMIT = Operation("commit", "", "UnitOfWork", writes=True)
 _PAUSE = 0.02
+_FAREWELL = 1.0
+_GRACE = 0.5  # seconds for a cancelled operation: an abort that overtakes it would leave open what it then begins
 
 _current: ContextVar["MongoTransaction | None"] = ContextVar("convostore_transaction", default=None)
 
@@ -58,10 +60,12 @@ class MongoTransaction:
         self._used = True
         try:
             async with asyncio.timeout(self._deadline):
-                return await cancel_once(attempt(self._session))
+                return await cancel_once(attempt(self._session), _GRACE)
         except DRIVER_ERRORS as error:
-            self.failure = translate(error, operation)
-            raise self.failure from error
+            failure = translate(error, operation)
+            failure.outcome = Outcome.NOT_APPLIED  # there will be no commit
+            self.failure = failure
+            raise failure from error
         except BaseException as error:
             self.failure = error  # cancelled: the server may still be at it
             raise
@@ -101,7 +105,9 @@ class MongoTransaction:
         # The driver tries twice and says nothing. Left open, the transaction would block other writers for a minute.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._deadline):
-                while not await self._abort_once():
+                while True:
+                    if await self._abort_once():
+                        return
                     await asyncio.sleep(_PAUSE)
 
     async def _abort_once(self) -> bool:
@@ -134,11 +140,9 @@ class MongoTransaction:
     async def _end(self) -> None:
         # Ending the session aborts what is still open; the driver swallows what goes wrong there, since the server
         # gives up an abandoned transaction by itself.
-        try:
-            async with asyncio.timeout(self._deadline):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(self._deadline, _FAREWELL)):
                 await self._session.end_session()
-        except TimeoutError:
-            return
 
     def leave(self) -> None:
         """Stop being the current transaction of the task."""

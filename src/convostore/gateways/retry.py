@@ -48,7 +48,6 @@ def is_retryable(error: BaseException) -> bool:
 async def call_again(policy: RetryPolicy, attempt: Callable[[], Awaitable[T]]) -> T:
     """Go on after a first attempt has failed: wait, then try until the attempts are used up."""
 
-
     async def again() -> T:
         return await attempt()  # tenacity awaits only what it can see to be a coroutine function
 

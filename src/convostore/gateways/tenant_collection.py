@@ -28,6 +28,7 @@ Session = AsyncClientSession | None
 
 MAX_BATCH_BYTES = 40_000_000  # the server takes 48,000,000 in one command, and only one command is one insert
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+_ONE_BATCH = 1_000_000  # the server's own first batch is 101; of a read cancelled during it the cursor is not known
 _DUPLICATE = 11000
 _ONLY_TENANT = {"tenant_id": 1}
 
@@ -256,7 +257,7 @@ async def _all(cursor: AsyncCursor[Stored], limit: int) -> list[Stored]:
     # One batch as a rule; where there are more, a cancelled reader must not leave the cursor open on the server.
     try:
         # A batch as large as the limit would leave the cursor open, and cost a second trip to learn that it is empty.
-        return await cursor.batch_size(limit + 1).to_list() if limit else await cursor.to_list()
+        return await cursor.batch_size(limit + 1 if limit else _ONE_BATCH).to_list()
     finally:
         if cursor.alive and cursor.cursor_id:
             await finish(cursor.close())

@@ -214,6 +214,6 @@ def strip(error: BaseException) -> None:
 def _strip_one(error: BaseException) -> None:
     text = f"{type(error).__name__} (code {getattr(error, 'code', None)})"
     error.args = (text,)
-    for name in ("_message", "_OperationFailure__details", "_AutoReconnect__details", "details"):
+    for name in ("_message", "_OperationFailure__details", "_AutoReconnect__details", "_document", "details"):
         if name in error.__dict__:
             error.__dict__[name] = text if name == "_message" else {"code": getattr(error, "code", None)}

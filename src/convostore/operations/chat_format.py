@@ -2,7 +2,8 @@
 
     {"conversation_id"?, "metadata"?, "messages": [{"role", "content", ...}], ...}
 
-Optional beside these: user_id, channel, status, title, tags, assignee, created_at, started_at, updated_at, completed_at.
+Optional beside these: user_id, channel, status, title, tags, assignee, created_at, started_at, updated_at and
+completed_at.
 Other fields are kept and given back. What a line did not tell is filled in (``Imported`` says with what), and left
 out again when the line is written, so a line comes back as it was, in a fixed order of its fields: identity, metadata,
 messages, ours, others. Times come back in UTC with milliseconds, token counts complete.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from convostore.models.mongo.conversation_model import ConversationDocument
+from convostore.models.mongo.conversation_model import PREVIEW_LENGTH, ConversationDocument, LastMessage
 from convostore.models.mongo.message_model import MessageDocument
 from convostore.models.plain_data import check_plain_data
 from convostore.operations.chat_message import (
@@ -200,11 +201,19 @@ def _with_activity(conversation: ConversationDocument, slots: Sequence[Stored]) 
     if not slots:
         return conversation
     latest = max(slot["created_at"] for slot in slots)
+    last = slots[-1]
+    preview = LastMessage(
+        sequence=last["sequence"],
+        version=last["version"],
+        role=last["role"],
+        preview=last.get("content", "")[:PREVIEW_LENGTH],
+        created_at=last["created_at"],
+    )
     return conversation.model_copy(
         update={
             "message_count": len(slots),
             "last_activity_at": max(conversation.created_at, latest),
-            "last_message": MessageDocument.from_dict(slots[-1]).preview(),
+            "last_message": preview,
         }
     )
 

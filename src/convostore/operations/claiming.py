@@ -8,16 +8,13 @@ from typing import Any, NamedTuple
 from convostore.gateways.bulk_collection import IMPORTING, BulkCollection
 from convostore.gateways.tenant_collection import Key
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.models.mongo.message_model import MessageDocument
+from convostore.models.mongo.message_model import sequence_key
 from convostore.operations.chat_format import ChatLine, ReadConversation
 from convostore.operations.chat_message import Stored, stored_moment
-from convostore.repositories.slots import slot_key
 
 _LOOKED_AT = ("tenant_id", "imported.digest", IMPORTING, "at")
 
 _FOREIGN = "conversation_id: the places of its messages hold something else"
-
-Slots = list[tuple[Key, Mapping[str, Any]]]
 
 
 class Entrant(NamedTuple):
@@ -48,10 +45,10 @@ class Entrant(NamedTuple):
         same = at == self.conversation.imported.at
         return self if same else self._replace(conversation=self.line.read(at))
 
-    def slots(self) -> Slots:
-        """Return its messages with their keys."""
-        conversation_id = self.conversation.conversation.conversation_id
-        return [(slot_key(conversation_id, slot["sequence"]), slot) for slot in self.conversation.slots]
+    @property
+    def slots(self) -> dict[str, Stored]:
+        """Its messages by the last part of their identity."""
+        return {sequence_key(slot["sequence"]): slot for slot in self.conversation.slots}
 
 
 @dataclass(slots=True)
@@ -80,7 +77,7 @@ class Claiming:
 
     def __init__(self, database: TenantDatabase) -> None:
         self._places = BulkCollection(database.gateway, "conversations", database.tenant_id)
-        self._messages = database.collection("messages", MessageDocument.entity_type)
+        self._messages = BulkCollection(database.gateway, "messages", database.tenant_id)
 
     async def store(self, entrants: Mapping[str, Entrant]) -> Outcome:
         """Store conversations, given by their ids.
@@ -90,9 +87,7 @@ class Claiming:
         """
         outcome = Outcome()
         claimed = await self._claim(list(entrants.values()), outcome)
-        slots = [slot for entrant in claimed for slot in entrant.slots()]
-        if slots:
-            claimed = await self._insert(slots, claimed, outcome)
+        claimed = await self._insert(claimed, outcome)
         if claimed:
             finished = {entrant.key: (entrant.line.digest, entrant.conversation.stored()) for entrant in claimed}
             outcome.imported = await self._places.finish(finished)
@@ -122,15 +117,15 @@ class Claiming:
             outcome.problems.append((entrant.number, _refusal(place)))
         return None
 
-    async def _insert(self, slots: Slots, claimed: list[Entrant], outcome: Outcome) -> list[Entrant]:
+    async def _insert(self, claimed: list[Entrant], outcome: Outcome) -> list[Entrant]:
         """Store messages; return the conversations whose places hold their own messages and nothing else."""
-        occupied = await self._messages.insert_each(slots)
-        outcome.messages += len(slots) - len(occupied)
+        groups = {entrant.key: entrant.slots for entrant in claimed if entrant.conversation.slots}
+        occupied = await self._messages.insert_below(groups) if groups else set()
+        outcome.messages += sum(map(len, groups.values())) - len(occupied)
         if not occupied:
             return claimed
-        found = await self._messages.get_many([slots[index][0] for index in occupied], ["message_id"])
-        there = [slots[index] for index in occupied]
-        foreign = {key[:1] for key, slot in there if not _is_same(found.get(key), slot)}
+        found = await self._messages.read(occupied, ["message_id"])
+        foreign = {key[:1] for key in occupied if not _is_same(found.get(key), groups[key[:1]][key[1]])}
         outcome.problems += [(entrant.number, _FOREIGN) for entrant in claimed if entrant.key in foreign]
         return [entrant for entrant in claimed if entrant.key not in foreign]
 

@@ -22,8 +22,9 @@ from convostore.repositories.exceptions import ValidationError
 
 CHUNK_MESSAGES = 1500
 CHUNK_BYTES = 2 * 1024 * 1024
-IN_FLIGHT = 2
+IN_FLIGHT = 3
 KEPT_PROBLEMS = 1000
+_LINES_A_TURN = 4
 _MAY_BE_TOO_LARGE = 1024 * 1024  # bytes of a line; what is below cannot grow to a document of 16 MB
 
 
@@ -138,6 +139,8 @@ class Importer:
                 await self._add(line)
             except ValidationError as error:
                 self._report(Problem(line.number, str(error)))
+            if not line.number % _LINES_A_TURN:
+                await asyncio.sleep(0)  # what is in flight goes on meanwhile
 
     async def _add(self, line: Line) -> None:
         if line.problem is not None:

@@ -26,7 +26,6 @@ from convostore.repositories.exceptions import (
 
 T = TypeVar("T")
 Hook = Callable[[], Awaitable[None] | None]
-RETRY_SECONDS = 10.0
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.5
 
@@ -100,14 +99,14 @@ class UnitOfWork:
 
 
 async def in_transaction(
-    gateway: MongoGateway, work: Callable[[UnitOfWork], Awaitable[T]], seconds: float = RETRY_SECONDS
+    gateway: MongoGateway, work: Callable[[UnitOfWork], Awaitable[T]], seconds: float | None = None
 ) -> T:
     """Do work in a unit of work, again if it ran into another one; join the unit that is open, if any.
 
     Args:
         gateway: the way to the database.
         work: may be called several times.
-        seconds: for how long it is tried again.
+        seconds: for how long it is tried again; by default as long as a call may take.
 
     Raises:
         TransactionConflictError: it ran into others until the time was up.
@@ -116,7 +115,7 @@ async def in_transaction(
     unit = _current.get()
     if unit is not None and gateway.in_transaction():
         return await work(unit)
-    give_up = time.monotonic() + seconds
+    give_up = time.monotonic() + (gateway.deadline if seconds is None else seconds)
     pause = _FIRST_PAUSE
     while True:
         try:
