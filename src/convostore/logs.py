@@ -8,6 +8,7 @@ import logging
 import structlog
 
 ROOT = "convostore"
+logging.getLogger(ROOT).addHandler(logging.NullHandler())
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

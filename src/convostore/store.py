@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from convostore.database.local_servers import LocalServers, default_data_directory
@@ -58,13 +59,16 @@ class ConvoStore:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: MongoSettings | None = None, **given: Any) -> AsyncIterator[Self]:
+    async def open(
+        cls, settings: MongoSettings | None = None, *, data: Path | None = None, **given: Any
+    ) -> AsyncIterator[Self]:
         """Open the databases for the time of an ``async with``.
 
         Without an address, in the environment or given, local servers are started, for trying out.
 
         Args:
             settings: all settings; by default those of the environment.
+            data: directory of local servers; by default ``CONVOSTORE_DATA``.
             given: single settings, which win over the environment.
 
         Raises:
@@ -75,7 +79,7 @@ class ConvoStore:
         settings = settings or MongoSettings.from_environment(**given)
         async with AsyncExitStack() as stack:
             if settings.mongodb_uri is None:
-                servers = await stack.enter_async_context(await LocalServers.acquire(default_data_directory()))
+                servers = await stack.enter_async_context(await LocalServers.acquire(data or default_data_directory()))
                 settings = settings.evolve(mongodb_uri=servers.addresses.mongodb_uri)
             store = cls(open_mongodb(settings))
             stack.push_async_callback(store.aclose)
@@ -101,7 +105,7 @@ class ConvoStore:
         """Say whether what lacks something is missing or empty: nobody has created it yet, or not to the end."""
         for name in {step.collection for step in steps}:
             async for _ in self.mongodb.administration.aggregate(name, [{"$limit": 1}]):
-                return any(step.kind == "collection" for step in steps)
+                return False
         return True
 
     def tenant(self, tenant_id: str) -> TenantStore:

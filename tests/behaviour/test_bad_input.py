@@ -149,7 +149,7 @@ CASES: dict[str, list[Case]] = {
         Case(lambda acme, bad: acme.conversations.list({"tenant_id": bad}), "tenant_id", [*NO_IDENTIFIER, "rival"]),
         Case(lambda acme, bad: acme.messages.get_by_external_id(bad), "external_id", NO_IDENTIFIER),
         Case(lambda acme, bad: acme.messages.search("x", bad), "conversation_id", without(NO_IDENTIFIER, None)),
-        Case(lambda acme, bad: acme.messages.search(bad), "search", [None, "", " ", "x" * 201, "\ud800", *NO_TEXT]),
+        Case(lambda acme, bad: acme.messages.search(bad), "text", [None, "", " ", "x" * 201, "\ud800", *NO_TEXT]),
         Case(
             lambda acme, bad: acme.messages.append(KNOWN, user(), idempotency_key=bad),
             "idempotency_key",

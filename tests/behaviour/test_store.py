@@ -32,11 +32,21 @@ async def test_a_database_in_use_that_lacks_an_index_is_refused_by_its_name_and_
     store: ConvoStore, convostore_settings: MongoSettings, index: str
 ) -> None:
     collection = "messages" if index == "by_idempotency_key" else "conversations"
+    conversation = await store.tenant("acme").conversations.create(ConversationDocument.start(user_id="u"))
+    await store.tenant("acme").messages.append(conversation.conversation_id, MessageDocument.user("x"))
     await store.mongodb.database[collection].drop_index(index)
     before = await store.mongodb.administration.indexes(collection)
     with pytest.raises(RepositoryError, match=index):
         await _open(convostore_settings)
     assert await store.mongodb.administration.indexes(collection) == before
+
+
+async def test_a_database_that_was_prepared_by_half_is_prepared_to_the_end(
+    store: ConvoStore, convostore_settings: MongoSettings
+) -> None:
+    await store.mongodb.database["messages"].drop_index("by_idempotency_key")
+    async with ConvoStore.open(convostore_settings) as again:
+        assert "by_idempotency_key" in await again.mongodb.administration.indexes("messages")
 
 
 async def _open(settings: MongoSettings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier
 from convostore.models.mongo.message_model import MessageDocument
+from convostore.models.types import utc_now
 from convostore.repositories.exceptions import (
     ConnectionError,  # noqa: A004 - the name is the specification's
     DuplicateEntityError,
@@ -51,7 +52,9 @@ class Appending:
         else:
             stored = self._placed(conversation_id, keyed, await self._log.append(conversation_id, keyed, None))
         if not stored[0].replayed:
-            await self.follow(stored[-1], stored[-1].sequence, max(message.created_at for message in stored))
+            # A date in the future would pin the activity there.
+            active_at = min(utc_now(), max(message.created_at for message in stored))
+            await self.follow(stored[-1], stored[-1].sequence, active_at)
         return stored
 
     def _check(self, conversation_id: str, messages: Sequence[MessageDocument]) -> None:
@@ -66,7 +69,7 @@ class Appending:
                 self._database.check_tenant(message.tenant_id)
             if message.conversation_id not in ("", conversation_id):
                 raise ValidationError("conversation_id: the message belongs to another one", "conversation_id")
-            if message.sequence:
+            if message.sequence or message.version != 1 or message.is_deleted:
                 raise ValidationError("sequence: the message is stored already", "sequence")
 
     def _placed(self, conversation_id: str, messages: Sequence[MessageDocument], first: int) -> list[MessageDocument]:

@@ -47,7 +47,10 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         Raises:
             DuplicateEntityError: its id is in use, or was deleted less than 30 days ago.
             TenantMismatchError: it belongs to another tenant.
+            ValidationError: it claims to have messages or edits already.
         """
+        if isinstance(conversation, ConversationDocument):
+            _check_new(conversation)
         return await super().create(conversation)
 
     async def create_conversation(self, conversation: ConversationDocument) -> ConversationDocument:
@@ -178,6 +181,13 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         """
         await self._settle()
         return await super().list(filters, pagination)
+
+
+def _check_new(conversation: ConversationDocument) -> None:
+    if conversation.message_count or conversation.last_message is not None:
+        raise ValidationError("message_count: follows from messages, which a new conversation lacks", "message_count")
+    if conversation.version != 1:
+        raise ValidationError("version: a new conversation is at version 1", "version")
 
 
 def _checked_status(status: object) -> ConversationStatus:

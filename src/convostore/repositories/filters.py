@@ -79,6 +79,12 @@ class Filter(Value):
         return {**query, self.date_field: bounds} if bounds else query
 
 
+class SearchWords(Value):
+    """The words that a search asks for."""
+
+    text: SearchText
+
+
 class ConversationFilter(Filter):
     """Which conversations: an ``assignee`` of None asks for those without one; dates are of ``started_at``."""
 

@@ -10,7 +10,7 @@ from convostore.models.identity import check_identifier
 from convostore.models.mongo.message_model import MessageDocument
 from convostore.repositories.base_repository import PaginatedResult, Pagination
 from convostore.repositories.exceptions import ValidationError
-from convostore.repositories.filters import Filter, MessageFilter, containing
+from convostore.repositories.filters import MessageFilter, SearchWords, containing
 from convostore.repositories.keyset import Keyset, KeysetPage, next_page
 from convostore.repositories.message_log import MessageLog
 from convostore.repositories.slots import KIND
@@ -174,7 +174,7 @@ class MessageReader:
     ) -> KeysetPage[MessageDocument]:
         """Return the messages that contain every word of a text, the newest of each conversation first."""
         prefix = () if conversation_id is None else (check_identifier(conversation_id, "conversation_id"),)
-        words = Filter(search=text).search or ""
+        words = SearchWords(text=text).text
         keyset = Keyset("_id", -1, "\n".join((self._tenant_id, "messages", *prefix, words)))
         query = {"$and": [{**self._slots.within(prefix), **_NOT_DELETED, **containing(words)}]}
         if cursor is not None:
