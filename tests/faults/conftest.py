@@ -1,5 +1,9 @@
 """What the fault tests share: a proxy in front of the server, and a connection that nothing disturbs."""
 
+import gc
+import warnings
+
+import pytest
 import pytest_asyncio
 from fault_support import Truth, address_of
 from pydantic import SecretStr
@@ -7,6 +11,14 @@ from pymongo import AsyncMongoClient
 
 from convostore import ConvoStore
 from convostore.testing.mongo_proxy import MongoProxy
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """Garbage of one test is not to be reported by the next one."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 @pytest_asyncio.fixture

@@ -4,12 +4,13 @@ import asyncio
 from contextvars import ContextVar
 
 import pytest
-from fault_support import eventually
+from fault_support import FORGOTTEN_SOCKETS, eventually
 from public_writes import conversation, text, with_messages
 
 from convostore import RepositoryError
 from convostore.testing.mongo_proxy import Fault
 
+pytestmark = FORGOTTEN_SOCKETS
 request = ContextVar("request")
 
 
@@ -59,6 +60,16 @@ async def test_activity_is_written_once_the_server_is_back(proxied, proxy, cid, 
         return (await truth.conversation(cid))["message_count"] == 4
 
     await eventually(written, 5)
+
+
+async def test_a_unit_does_not_run_into_the_activity_of_its_own_process(store, acme):
+    cid = await conversation(acme)
+    for number in range(10):
+        await acme.messages.append(cid, text(f"{number}"))
+        async with store.transaction():
+            await acme.messages.append(cid, text(f"unit {number}"))
+            await asyncio.sleep(0.05)  # the activity of the append before would be written now
+            await acme.conversations.update_with(cid, lambda found, title=str(number): found.evolve(title=title))
 
 
 async def test_hooks_run_in_the_context_of_their_unit(store, acme):

@@ -5,18 +5,14 @@ import itertools
 
 import pytest
 from cancelling import by_scope, by_scope_above, by_sibling, by_timeout, plain, struck
-from fault_support import eventually
+from fault_support import FORGOTTEN_SOCKETS, eventually
 from public_writes import BATCH, conversation, text, with_messages
 
 from convostore import ConversationDocument, ConversationStatus, ConvoStore, MessageDocument, RepositoryError
 from convostore.gateways import mongo_transaction
 from convostore.repositories import unit_of_work
 
-# The driver forgets to close a socket when it is cancelled while it connects; the collector does it then.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = FORGOTTEN_SOCKETS
 WAYS = [
     *((plain, False), (plain, True), (by_timeout, False), (by_sibling, True)),
     *((by_scope, True), (by_scope_above, False)),

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from fault_support import FORGOTTEN_SOCKETS
 from public_writes import conversation, text, with_messages
 
 from convostore import (
@@ -18,6 +19,7 @@ from convostore import (
     TransactionConflictError,
 )
 
+pytestmark = FORGOTTEN_SOCKETS
 NOT_WRITABLE_PRIMARY, SHUTTING_DOWN, WRITE_CONFLICT, LOCK_TIMEOUT = 10107, 11600, 112, 24
 UNAUTHORIZED, WRITE_CONCERN_FAILED, NO_SUCH_TRANSACTION, MAX_TIME = 13, 64, 251, 50
 ALWAYS = "alwaysOn"

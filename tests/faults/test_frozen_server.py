@@ -7,6 +7,7 @@ import time
 
 import pytest
 import pytest_asyncio
+from fault_support import FORGOTTEN_SOCKETS
 from public_writes import WRITES, conversation, text, with_messages
 from pymongo import MongoClient
 
@@ -14,6 +15,7 @@ from convostore import ConnectionError as OurConnectionError
 from convostore import ConvoStore, RepositoryError, TransactionConflictError
 from convostore.database.local_servers import LocalServers
 
+pytestmark = FORGOTTEN_SOCKETS
 DEADLINE = 1.5
 SLACK = 1.5
 UNITS = ("transaction", "in_transaction")  # the deadline holds for each of their calls, and for giving up

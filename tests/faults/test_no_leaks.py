@@ -6,6 +6,7 @@ import traceback
 import bson.errors
 import pymongo.errors
 import pytest
+from fault_support import FORGOTTEN_SOCKETS
 from public_writes import conversation, text
 from pydantic import SecretStr
 
@@ -20,6 +21,7 @@ from convostore import (
 from convostore.gateways import mongo_gateway, translation
 from convostore.testing.mongo_proxy import Fault
 
+pytestmark = FORGOTTEN_SOCKETS
 MARK = "s3cr3t-marker"
 
 

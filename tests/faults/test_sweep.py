@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from fault_support import address_of
+from fault_support import FORGOTTEN_SOCKETS, address_of
 from public_writes import WRITES, one_more
 from pydantic import SecretStr
 
@@ -16,6 +16,7 @@ from convostore.gateways.mongo_transaction import MongoTransaction
 from convostore.repositories.message_log import MessageLog
 from convostore.testing.mongo_proxy import Fault, MongoProxy
 
+pytestmark = FORGOTTEN_SOCKETS
 AT_ONCE = 70
 PERSISTENT = 10
 STORM_ROUNDS = 3

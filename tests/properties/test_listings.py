@@ -33,8 +33,10 @@ class Finds(CommandListener):
 
     def started(self, event: CommandStartedEvent) -> None:
         """Keep the filter of a command."""
-        if event.command_name in ("find", "aggregate"):
-            self.filters.append(event.command.get("filter") or event.command["pipeline"][0]["$match"])
+        if event.command_name == "find":
+            self.filters.append(event.command["filter"])
+        elif event.command_name == "aggregate" and "$match" in event.command["pipeline"][0]:
+            self.filters.append(event.command["pipeline"][0]["$match"])
 
     def succeeded(self, event: Any) -> None:
         """Take no note of an answer."""
@@ -124,8 +126,9 @@ def test_pages_of_both_kinds_are_the_sorted_whole_without_overlap(
     whole = sorted(matching, key=lambda item: _rank(item, field), reverse=order == "desc")
 
     async def listed() -> tuple[list[str], list[str]]:
-        for item in stored:
-            await tenant.conversations.create(item)
+        place_of = tenant.database.collection("conversations", "Conversation")
+        for item in stored:  # with a past, which no conversation has that is created
+            await place_of.insert((item.conversation_id,), item.to_dict())
         chosen = Pagination(page_size=size, sort_by=field, sort_order=order)
         by_cursor = [item.conversation_id async for item in tenant.conversations.iterate_all(filters, chosen)]
         by_number: list[str] = []

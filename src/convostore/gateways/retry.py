@@ -30,6 +30,10 @@ class RetryPolicy:
     wait: float = 0.05
     longest_wait: float = 1.0
 
+    def pause_before(self, attempt: int) -> float:
+        """Return how many seconds to wait at most before an attempt, the second being 1."""
+        return min(self.longest_wait, self.wait * 2.0 ** (attempt - 1))
+
     def retrying(self) -> AsyncRetrying:
         """Return the loop over the attempts after the first; the last error is raised as it is."""
         return AsyncRetrying(
@@ -38,6 +42,11 @@ class RetryPolicy:
             retry=retry_if_exception(is_retryable),
             reraise=True,
         )
+
+
+async def pause(longest: float) -> None:
+    """Sleep for a random part of a time, given in seconds: who collided once shall not collide again."""
+    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - jitter is no secret
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -51,5 +60,5 @@ async def call_again(policy: RetryPolicy, attempt: Callable[[], Awaitable[T]]) -
     async def again() -> T:
         return await attempt()  # tenacity awaits only what it can see to be a coroutine function
 
-    await asyncio.sleep(random.uniform(0, policy.wait))  # noqa: S311 - jitter is no secret
+    await pause(policy.pause_before(1))
     return await policy.retrying()(again)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convostore.gateways.lanes import Lanes
     from convostore.gateways.max_writer import MaxWriter
     from convostore.gateways.mongo_gateway import MongoGateway
+    from convostore.gateways.retry import RetryPolicy
 
 
 class TenantDatabase:
@@ -46,9 +47,9 @@ class TenantDatabase:
         return self.gateway.deadline
 
     @property
-    def attempts(self) -> int:
-        """How often a repeatable call is tried."""
-        return self.gateway.retry.attempts
+    def retry(self) -> "RetryPolicy":
+        """How repeatable calls are tried again."""
+        return self.gateway.retry
 
     @property
     def activity(self) -> "MaxWriter":

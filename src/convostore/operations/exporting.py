@@ -15,7 +15,7 @@ from convostore.models.mongo.conversation_model import ConversationDocument
 from convostore.operations.chat_format import write_line
 from convostore.operations.chat_message import Stored
 from convostore.operations.output import Output
-from convostore.repositories.message_log import MessageLog
+from convostore.repositories.log_reader import LogReader
 from convostore.repositories.slots import BLANK, SEAL, Slot
 
 AHEAD = 8
@@ -52,7 +52,7 @@ class Exporter:
     def __init__(self, database: TenantDatabase, progress: Progress | None = None) -> None:
         self._tenant_id = database.tenant_id
         self._conversations = database.collection("conversations", ConversationDocument.entity_type)
-        self._log = MessageLog(database)
+        self._log = LogReader(database)
         self._progress = progress
 
     async def run(self, output: Output) -> ExportResult:

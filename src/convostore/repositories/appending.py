@@ -30,12 +30,11 @@ class Appending:
 
     Args:
         database: the tenant's handle.
-        log: where the messages go.
     """
 
-    def __init__(self, database: TenantDatabase, log: MessageLog) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._database = database
-        self._log = log
+        self._log = MessageLog(database)
         self._conversations = database.collection("conversations", "Conversation")
 
     async def append(

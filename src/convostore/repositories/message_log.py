@@ -12,12 +12,12 @@ Deletion appends a last slot, the seal, into which every later append runs.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import takewhile
 from typing import Any
 
+from convostore.gateways.retry import pause
 from convostore.gateways.tenant_collection import Stored
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier
@@ -31,6 +31,7 @@ from convostore.repositories.exceptions import (
     RepositoryError,
     TransactionConflictError,
 )
+from convostore.repositories.log_reader import LogReader
 from convostore.repositories.slots import (
     BLANK_CONVERSATION,
     KIND,
@@ -44,7 +45,7 @@ from convostore.repositories.slots import (
 BATCH_GRACE = 0.25  # seconds that a batch cut short is given to be completed by whoever is at it
 _BATCH_PAUSE = 0.02
 _PATIENT_COLLISIONS = 2
-_LONGEST_PAUSE = 0.1
+_LONGEST_PAUSE = 0.03
 
 
 class MessageLog:
@@ -57,6 +58,7 @@ class MessageLog:
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
         self._slots = database.collection("messages", MessageDocument.entity_type)
+        self._reader = LogReader(database)
         self._conversations = database.collection("conversations", "Conversation")
 
     async def append(self, conversation_id: str, messages: Sequence[MessageDocument], digest: str | None) -> int:
@@ -157,12 +159,12 @@ class MessageLog:
             else:
                 return True
             unclear += 1
-            await _back_off(unclear + _PATIENT_COLLISIONS)
+            await pause(self._database.retry.pause_before(unclear))
         return True
 
     def _check_worth_trying(self, error: RepositoryError, unclear: int) -> None:
         worth_trying = isinstance(error, ConnectionError) and error.outcome is Outcome.UNKNOWN
-        if worth_trying and unclear < self._database.attempts:
+        if worth_trying and unclear < self._database.retry.attempts:
             return
         error.outcome = Outcome.UNKNOWN if unclear else error.outcome
         raise error
@@ -217,7 +219,7 @@ class MessageLog:
         """
         conversation_id, start = first.conversation_id, first.sequence
         while True:
-            found = await self.read(conversation_id, start - 1, start + first.batch_size)
+            found = await self._reader.read(conversation_id, start - 1, start + first.batch_size)
             members = list(takewhile(lambda stored: Slot(stored).batch_id == first.batch_id, found))
             if len(members) == first.batch_size:
                 return members
@@ -228,36 +230,6 @@ class MessageLog:
         freed = {"$unset": {"idempotency_key": "", "idempotency_digest": ""}}
         await self._slots.update(first.key, {"batch.id": first.batch_id}, freed)
         return None
-
-    # reading
-
-    async def read(
-        self, conversation_id: str, after: int | None = None, before: int | None = None, **options: Any
-    ) -> list[Stored]:
-        """Return slots in order, as they are stored; ``options`` are those of ``find_range``."""
-        return await self._slots.find_range(
-            (conversation_id,),
-            sequence_key(after) if after is not None else None,
-            sequence_key(before) if before is not None else None,
-            **options,
-        )
-
-    async def visible(self, found: Sequence[Stored]) -> list[Stored]:
-        """Return those of the slots, read in order, that do not belong to an incomplete batch."""
-        slots = [Slot(stored) for stored in found if "batch" in stored]
-        if not slots:
-            return list(found)
-        complete = {slot.batch_id for slot in slots if slot.ends_its_batch}
-        open_ends = {slot.batch_end_key for slot in slots if slot.batch_id not in complete}
-        if open_ends:
-            ends = await self._slots.get_many(list(open_ends), ["batch"])
-            complete |= {slot.batch_id for slot in map(Slot, ends.values()) if slot.ends_its_batch}
-        return [stored for stored in found if "batch" not in stored or stored["batch"]["id"] in complete]
-
-    async def highest(self, conversation_id: str) -> int:
-        """Return the highest sequence of a conversation, 0 if it has no messages or does not exist."""
-        found = await self.read(conversation_id, limit=1, descending=True)
-        return 0 if not found or Slot(found[0]).kind == SEAL else Slot(found[0]).sequence
 
     # deletion
 
@@ -287,8 +259,7 @@ class MessageLog:
 async def _back_off(collisions: int) -> None:
     # The first collisions are settled faster by trying again at once.
     if collisions > _PATIENT_COLLISIONS:
-        longest = min(_LONGEST_PAUSE, 0.002 * 2 ** min(collisions, 10))
-        await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - jitter is no secret
+        await pause(min(_LONGEST_PAUSE, 0.001 * 2.0 ** min(collisions, 10)))
 
 
 def _taken(error: DuplicateEntityError) -> bool:

@@ -12,7 +12,7 @@ from convostore.repositories.base_repository import PaginatedResult, Pagination
 from convostore.repositories.exceptions import ValidationError
 from convostore.repositories.filters import MessageFilter, SearchWords, containing
 from convostore.repositories.keyset import Keyset, KeysetPage, next_page
-from convostore.repositories.message_log import MessageLog
+from convostore.repositories.log_reader import LogReader
 from convostore.repositories.slots import KIND
 from convostore.repositories.window import Budget, without_cut_calls
 
@@ -77,13 +77,12 @@ class MessageReader:
 
     Args:
         database: the tenant's handle.
-        log: where the messages are.
     """
 
-    def __init__(self, database: TenantDatabase, log: MessageLog) -> None:
+    def __init__(self, database: TenantDatabase) -> None:
         self._tenant_id = database.tenant_id
         self._slots = database.collection("messages", MessageDocument.entity_type)
-        self._log = log
+        self._log = LogReader(database)
 
     async def history(self, conversation_id: str, span: Span) -> HistoryPage:
         """Return the messages of a span."""

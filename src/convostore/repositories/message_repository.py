@@ -1,28 +1,28 @@
 """The repository of messages."""
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from convostore.database.mongodb import get_mongodb
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.models.identity import check_identifier, join, split
-from convostore.models.mongo.message_model import SEQUENCE_DIGITS, MessageDocument, sequence_key
+from convostore.models.identity import check_identifier, join
+from convostore.models.mongo.message_model import MessageDocument
 from convostore.models.types import DeliveryStatus
 from convostore.repositories.appending import Appending
 from convostore.repositories.base_repository import PaginatedResult, Pagination
 from convostore.repositories.exceptions import ConcurrencyError, EntityNotFoundError, ValidationError
 from convostore.repositories.filters import Filter, MessageFilter
 from convostore.repositories.keyset import Keyset, KeysetPage
-from convostore.repositories.message_log import MessageLog
+from convostore.repositories.log_reader import LogReader
+from convostore.repositories.message_arguments import checked_sequence, checked_status, message_key
 from convostore.repositories.message_reader import HistoryPage, MessageReader, Span
 from convostore.repositories.mongo_repository import UPDATE_ATTEMPTS, MongoRepository, check_version, checked
 from convostore.repositories.slots import KIND
 from convostore.repositories.window import Budget, CountTokens
 
-_SEQUENCE = re.compile(rf"[0-9]{{{SEQUENCE_DIGITS}}}")
 _BLANKED = ("content", "payload", "usage", "external_id", "delivery_status", "edited_at", "escaped")
 
 
@@ -40,13 +40,12 @@ class MessageRepository(MongoRepository[MessageDocument]):
 
     def __init__(self, database: TenantDatabase) -> None:
         super().__init__(database)
-        self._log = MessageLog(database)
-        self._reader = MessageReader(database, self._log)
-        self._appending = Appending(database, self._log)
+        self._log = LogReader(database)
+        self._reader = MessageReader(database)
+        self._appending = Appending(database)
 
     def _key(self, entity_id: str) -> Key:
-        conversation_id, sequence = _split_id(entity_id)
-        return (check_identifier(conversation_id, "message_id"), sequence)
+        return message_key(entity_id)
 
     def _query(self, parsed: Filter) -> dict[str, Any]:
         return self._reader.query(parsed)  # type: ignore[arg-type]
@@ -158,7 +157,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
             max_tokens: at most so many tokens together.
             count_tokens: how many tokens a message takes; by default ``message.tokens``.
         """
-        budget = Budget(max_messages, max_tokens, count_tokens or _tokens)
+        budget = Budget(max_messages, max_tokens, count_tokens or attrgetter("tokens"))
         return await self._reader.window(conversation_id, budget)
 
     async def search(
@@ -172,7 +171,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
 
     async def get(self, conversation_id: str, sequence: int) -> MessageDocument | None:
         """Return the message at a sequence, or None if there is none or it was deleted."""
-        key = (check_identifier(conversation_id, "conversation_id"), _checked_sequence(sequence))
+        key = (check_identifier(conversation_id, "conversation_id"), checked_sequence(sequence))
         return await self._entity(key)
 
     async def get_by_external_id(self, external_id: str) -> MessageDocument | None:
@@ -242,7 +241,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         check_identifier(conversation_id, "conversation_id")
         if expected_version is not None:
             check_version(expected_version)
-        message_id = MessageDocument.identify(conversation_id, int(_checked_sequence(sequence)))
+        message_id = MessageDocument.identify(conversation_id, int(checked_sequence(sequence)))
         if expected_version is not None:
             return await self._update_once(message_id, change)
         return await self.update_with(message_id, change)
@@ -255,8 +254,8 @@ class MessageRepository(MongoRepository[MessageDocument]):
         Raises:
             EntityNotFoundError: there is no such message.
         """
-        key = (check_identifier(conversation_id, "conversation_id"), _checked_sequence(sequence))
-        new = _checked_status(status)
+        key = (check_identifier(conversation_id, "conversation_id"), checked_sequence(sequence))
+        new = checked_status(status)
         allowed = [None, *(str(status) for status in new.predecessors)]
         guard = {"delivery_status": {"$in": allowed}, KIND: None, "deleted_at": None}
         moved = await self._documents.update(key, guard, {"$set": {"delivery_status": str(new)}})
@@ -313,34 +312,6 @@ class MessageRepository(MongoRepository[MessageDocument]):
         if isinstance(parsed, MessageFilter) and parsed.is_whole_conversation:
             return await self._reader.page(parsed.conversation_id, pagination)
         return await super().list(parsed, pagination)
-
-
-def _split_id(entity_id: object) -> tuple[str, ...]:
-    try:
-        parts = split(entity_id) if isinstance(entity_id, str) else ()
-    except UnicodeDecodeError:
-        parts = ()
-    known = len(parts) == len(("conversation", "sequence")) and _SEQUENCE.fullmatch(parts[1])
-    if not known or join(*parts) != entity_id:  # one message, one id
-        raise ValidationError("message_id: must be the id of a message", "message_id")
-    return parts
-
-
-def _tokens(message: MessageDocument) -> int:
-    return message.tokens
-
-
-def _checked_sequence(sequence: object) -> str:
-    if type(sequence) is not int or not 1 <= sequence < 10**SEQUENCE_DIGITS:
-        raise ValidationError("sequence: must be a number >= 1", "sequence")
-    return sequence_key(sequence)
-
-
-def _checked_status(status: object) -> DeliveryStatus:
-    try:
-        return DeliveryStatus(status)  # type: ignore[arg-type]
-    except ValueError:
-        raise ValidationError(f"status: must be one of {', '.join(DeliveryStatus)}", "status") from None
 
 
 async def get_message_repository() -> MessageRepository:

@@ -3,11 +3,10 @@
 Fowler, "Patterns of Enterprise Application Architecture", 2002. The repositories of the same store join by themselves.
 """
 
-import asyncio
 import inspect
-import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +14,7 @@ from typing import Self, TypeVar
 from convostore.gateways.cancellation import finish
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.mongo_transaction import MongoTransaction
+from convostore.gateways.retry import pause
 from convostore.logs import get_logger
 from convostore.repositories.exceptions import (
     Outcome,
@@ -58,6 +58,9 @@ class UnitOfWork:
     async def __aenter__(self) -> Self:
         if self._transaction is not None:
             raise TransactionError("a unit of work can be used once", "begin")
+        if not self._gateway.in_transaction():
+            with suppress(RepositoryError):  # else it could run into what this process itself has yet to write
+                await self._gateway.activity.flush()
         self._transaction = await self._gateway.begin()
         self._token = _current.set(self)
         return self
@@ -116,15 +119,15 @@ async def in_transaction(
     if unit is not None and gateway.in_transaction():
         return await work(unit)
     give_up = time.monotonic() + (gateway.deadline if seconds is None else seconds)
-    pause = _FIRST_PAUSE
+    longest = _FIRST_PAUSE
     while True:
         try:
             return await _once(gateway, work)
         except RepositoryError as error:
-            if not _may_run_again(error) or time.monotonic() + pause > give_up:
+            if not _may_run_again(error) or time.monotonic() + longest > give_up:
                 raise
-        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter is no secret
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        await pause(longest)
+        longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 async def _once(gateway: MongoGateway, work: Callable[[UnitOfWork], Awaitable[T]]) -> T:
