@@ -97,7 +97,7 @@ async def _provoke(store, cid):
 async def test_lost_connections_tell_no_secret(proxied, proxy, acme, fault, spoken):
     cid = await conversation(acme)
     await acme.messages.append(cid, text("first"))
-    proxied.mongodb.deadline = 0.5
+    proxied.mongodb.deadline = 0.25
     proxy.rule = lambda _: fault
     errors = await _provoke(proxied, cid)
     proxy.heal()

@@ -19,7 +19,7 @@ from convostore.testing.mongo_proxy import Fault, MongoProxy
 pytestmark = FORGOTTEN_SOCKETS
 AT_ONCE = 70
 PERSISTENT = 10
-STORM_ROUNDS = 3
+STORM_ROUNDS = 2
 PAST_THE_DRIVER = 2
 CUTS = (Fault.CUT_BEFORE, Fault.CUT_AFTER)
 

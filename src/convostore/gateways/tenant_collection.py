@@ -5,16 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from bson import encode
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
-from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from convostore.gateways.cancellation import finish
 from convostore.gateways.operation import Operation
-from convostore.gateways.translation import write_errors
 from convostore.models.identity import AFTER_SEPARATOR, SEPARATOR, join
 from convostore.repositories.exceptions import ValidationError
 
@@ -136,22 +133,6 @@ class TenantCollection:
             raise ValidationError(f"messages: larger than {MAX_BATCH_BYTES} bytes together", "messages")
         await self._collection.insert_many(raw, ordered=True, session=session)
 
-    async def insert_each(self, documents: Sequence[tuple[Key, Mapping[str, Any]]]) -> set[int]:
-        """Store new documents, each on its own account; return the positions of those that were there before."""
-        stamped = [self._stamped(key, document) for key, document in documents]
-        operation = self._write("insert_many", repeatable=True)
-        return await self._gateway.run(operation, lambda session: self._insert_each(stamped, session))
-
-    async def _insert_each(self, stamped: list[Stored], session: Session) -> set[int]:
-        try:
-            await self._collection.insert_many(stamped, ordered=False, session=session)
-        except BulkWriteError as error:
-            failures = write_errors(error)
-            if not failures or any(failure["code"] != _DUPLICATE for failure in failures):
-                raise
-            return {failure["index"] for failure in failures}
-        return set()
-
     async def get_many(self, keys: Sequence[Key], projection: Sequence[str] | None = None) -> dict[Key, Stored]:
         """Return the documents of those keys that there are."""
         by_identity = {self.identity(key): key for key in keys}
@@ -231,15 +212,6 @@ class TenantCollection:
         result = await self._gateway.run(
             self._write("update_many", prefix, repeatable=True),
             lambda session: self._collection.update_many(query, change, session=session),
-        )
-        return result.matched_count
-
-    async def update_each(self, changes: Mapping[Key, tuple[Mapping[str, Any], Any]]) -> int:
-        """Change each of several documents if it matches its guard; may be repeated; return how many matched."""
-        updates = [UpdateOne({"_id": self.identity(key), **guard}, change) for key, (guard, change) in changes.items()]
-        result = await self._gateway.run(
-            self._write("bulk_write", repeatable=True),
-            lambda session: self._collection.bulk_write(updates, ordered=False, session=session),
         )
         return result.matched_count
 
