@@ -1,10 +1,20 @@
 """The store: prepares an empty database, refuses one that lacks an index, and closes what it opened."""
 
 import asyncio
+import traceback
 
 import pytest
+from pydantic import SecretStr
 
-from convostore import ConversationDocument, ConvoStore, MessageDocument, MongoSettings, RepositoryError, TenantStore
+from convostore import (
+    ConversationDocument,
+    ConvoStore,
+    MessageDocument,
+    MongoSettings,
+    RepositoryError,
+    TenantStore,
+    ValidationError,
+)
 from convostore.database.mongodb import open_mongodb
 
 
@@ -47,6 +57,14 @@ async def test_a_database_that_was_prepared_by_half_is_prepared_to_the_end(
     await store.mongodb.database["messages"].drop_index("by_idempotency_key")
     async with ConvoStore.open(convostore_settings) as again:
         assert "by_idempotency_key" in await again.mongodb.administration.indexes("messages")
+
+
+@pytest.mark.parametrize("option", ["tls=maybe", "w=-1", "connectTimeoutMS=soon", "nonsense=1"])
+async def test_an_address_with_an_option_that_is_not_valid_is_refused_without_quoting_it(option: str) -> None:
+    settings = MongoSettings(mongodb_uri=SecretStr(f"mongodb://user:hidden@127.0.0.1:1/?{option}"))
+    with pytest.raises(ValidationError, match="mongodb_uri: not a valid") as caught:
+        await _open(settings)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
 
 
 async def _open(settings: MongoSettings) -> None:

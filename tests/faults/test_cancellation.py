@@ -9,7 +9,7 @@ from fault_support import FORGOTTEN_SOCKETS, eventually
 from public_writes import BATCH, conversation, text, with_messages
 
 from convostore import ConversationDocument, ConversationStatus, ConvoStore, MessageDocument, RepositoryError
-from convostore.gateways import mongo_transaction
+from convostore.gateways import mongo_gateway, mongo_transaction
 from convostore.repositories import unit_of_work
 
 pytestmark = FORGOTTEN_SOCKETS
@@ -17,7 +17,13 @@ WAYS = [
     *((plain, False), (plain, True), (by_timeout, False), (by_sibling, True)),
     *((by_scope, True), (by_scope_above, False)),
 ]
+GRACES = [0.0, mongo_gateway.CANCEL_GRACE]  # cut off at once, and as it is delivered
 LONG = 450  # messages, so that iterating takes several commands
+
+
+@pytest.fixture(autouse=True, params=GRACES, ids=["cut at once", "with grace"])
+def _grace(request, monkeypatch):
+    monkeypatch.setattr(mongo_gateway, "CANCEL_GRACE", request.param)
 
 
 class Call:

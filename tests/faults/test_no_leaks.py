@@ -18,7 +18,7 @@ from convostore import (
     MongoSettings,
     RepositoryError,
 )
-from convostore.gateways import mongo_gateway, translation
+from convostore.gateways import translation
 from convostore.testing.mongo_proxy import Fault
 
 pytestmark = FORGOTTEN_SOCKETS
@@ -210,7 +210,6 @@ async def test_a_wrong_password_is_in_no_error(convostore_servers, spoken):
 
 async def test_the_search_for_leaks_sees_an_error_that_is_not_stripped(store, acme, truth, monkeypatch):
     monkeypatch.setattr(translation, "strip", lambda _: None)
-    monkeypatch.setattr(mongo_gateway, "strip", lambda _: None)
     await truth.database.command("collMod", "messages", validator={"content": {"$ne": MARK}})
     errors = await _provoke(store, await conversation(acme))
 

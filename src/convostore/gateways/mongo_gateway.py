@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,7 @@ from convostore.gateways.mongo_transaction import Attempt, MongoTransaction, cur
 from convostore.gateways.operation import Observer, Operation, OperationDetails
 from convostore.gateways.retry import RetryPolicy, call_again
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.gateways.translation import DRIVER_ERRORS, strip, translate
+from convostore.gateways.translation import DRIVER_ERRORS, translate
 from convostore.logs import ROOT, get_logger
 from convostore.models.identity import check_identifier
 from convostore.repositories.exceptions import TransactionError, ValidationError
@@ -79,10 +80,12 @@ class MongoGateway:
             ValidationError: the address or an option is not valid; the message never quotes it.
         """
         try:
-            client: Client = AsyncMongoClient(uri, **options)
+            # The driver only warns of an option that it does not understand, and goes on without it.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                client: Client = AsyncMongoClient(uri, **options)
             return cls(client, database_name, **policies)
-        except (PyMongoError, ValueError, TypeError) as error:
-            strip(error)
+        except (PyMongoError, ValueError, TypeError, UserWarning):
             raise ValidationError("mongodb_uri: not a valid MongoDB address or option", "mongodb_uri") from None
 
     @property
