@@ -252,7 +252,9 @@ CASES: dict[str, list[Case]] = {
         Case(lambda acme, bad: acme.conversations.update(bad), "entity", [None, {}, "x", user()]),
         Case(lambda acme, bad: acme.conversations.update_with(KNOWN, lambda _: bad), "entity", [None, {}, user()]),
         Case(
-            lambda acme, bad: acme.conversations.update_with(KNOWN, lambda found: found.evolve(conversation_id=bad)),
+            lambda acme, bad: acme.conversations.update_with(
+                KNOWN, lambda found: found.model_copy(update={"conversation_id": bad})
+            ),
             "entity",
             ["other"],
         ),
@@ -373,8 +375,8 @@ async def test_a_document_of_another_tenant_is_refused(
         lambda: acme.conversations.create(theirs),
         lambda: acme.conversations.update(theirs),
         lambda: acme.messages.update(message),
-        lambda: acme.messages.append(KNOWN, message.evolve(sequence=0)),
-        lambda: acme.messages.append_many(KNOWN, [user(), message.evolve(sequence=0)]),
+        lambda: acme.messages.append(KNOWN, message.model_copy(update={"sequence": 0})),
+        lambda: acme.messages.append_many(KNOWN, [user(), message.model_copy(update={"sequence": 0})]),
     ):
         with pytest.raises(TenantMismatchError) as refusal:
             await call()

@@ -191,7 +191,7 @@ async def test_the_same_key_with_the_same_content_gives_back_the_first_message(
     before = await dump(store)
     again = await talk.messages.append(CONVERSATION, MessageDocument.user("x", idempotency_key="k"))
     assert (first.replayed, again.replayed) == (False, True)
-    assert again.evolve(replayed=False) == first
+    assert again.model_copy(update={"replayed": False}) == first
     assert await dump(store) == before
     after_edit = await talk.messages.edit(CONVERSATION, 1, content="edited")
     late = await talk.messages.append(CONVERSATION, MessageDocument.user("x"), idempotency_key="k")
@@ -277,9 +277,11 @@ async def test_a_stale_edit_of_a_message_is_refused(store: ConvoStore, talk: Ten
 async def test_an_edit_changes_what_it_names_and_nothing_else(talk: TenantStore) -> None:
     stored = await talk.messages.append(CONVERSATION, MessageDocument.user("x", payload={"$a": 1}, external_id="e"))
     edited = await talk.messages.edit(CONVERSATION, 1, payload=None)
-    assert edited == stored.evolve(payload=None, version=2, edited_at=edited.edited_at)
+    assert edited == stored.model_copy(update={"payload": None, "version": 2, "edited_at": edited.edited_at})
     assert await talk.messages.get(CONVERSATION, 1) == edited
-    updated = await talk.messages.update(edited.evolve(content="y", role="system", delivery_status="read"))
+    updated = await talk.messages.update(
+        edited.model_copy(update={"content": "y", "role": "system", "delivery_status": "read"})
+    )
     found = await talk.messages.get(CONVERSATION, 1)
     assert found is not None
     assert (found.content, found.role, found.delivery_status) == ("y", MessageRole.USER, None)

@@ -60,7 +60,7 @@ async def test_leaving_normally_makes_everything_happen_at_once(
     assert (inside.message_count, inside.status, outside) == (3, ConversationStatus.WAITING, None)
     for tenant in (acme, rival):
         found = await tenant.conversations.get_by_id("new")
-        assert found == inside.evolve(tenant_id=tenant.tenant_id, **_moments(found))
+        assert found == inside.model_copy(update={"tenant_id": tenant.tenant_id, **_moments(found)})
         history = await tenant.messages.history("new")
         assert [message.content for message in history.items] == ["edited", "two", "three"]
 

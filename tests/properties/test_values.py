@@ -1,7 +1,6 @@
 """Properties of identities and plain data, without a server."""
 
 import json
-import math
 from typing import Any
 
 from bson import BSON
@@ -104,9 +103,3 @@ def test_data_may_be_nested_to_a_depth_that_the_server_takes(depth: int) -> None
         BSON.encode({"value": value})
     else:
         assert error.field == "field"
-
-
-def test_numbers_that_are_none_are_kept() -> None:
-    value = {"a": [math.nan, math.inf, -math.inf]}
-    check_plain_data(value, "field")
-    assert repr(unescape_keys(BSON.encode(escape_keys(value)).decode())) == repr(value)

@@ -93,7 +93,8 @@ def _tell_import(result: ImportResult) -> None:
         tell(f"and {result.failed - len(result.problems)} more")
     if result.stopped:
         tell(
-            "Stopped; what comes before that line is imported. Mend the line and run the same command again, or add "
+            "Stopped; the conversations before that line, and perhaps some behind it, are imported. "
+            "Mend the line and run the same command again, or add "
             "--on-error skip to pass over such lines."
         )
     typer.echo(

@@ -33,6 +33,8 @@ class MongodServer(ChildServer):
             *(str(self.program), "--quiet", "--dbpath", str(self.data), "--replSet", REPLICA_SET),
             *("--bind_ip", HOST, "--port", str(self.port), "--nounixsocket"),
             *("--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"),
+            # What a client that dies in a unit of work leaves open blocks others for that long, by default a minute.
+            *("--setParameter", "transactionLifetimeLimitSeconds=10"),
             *(word for parameter in parameters for word in ("--setParameter", parameter)),
         ]
 

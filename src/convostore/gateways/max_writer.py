@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from pymongo import UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
@@ -103,7 +104,7 @@ class MaxWriter:
             return
         self._in_flight.append(batch)
         try:
-            matched = await self._gateway.run(self._operation(), lambda _: self._send(batch))
+            matched = await self._gateway.run(self._operation(), lambda session: self._send(batch, session))
         except BaseException:
             for identity, values in batch.items():
                 _merge(self._pending, identity, values)
@@ -118,13 +119,13 @@ class MaxWriter:
     def _operation(self) -> Operation:
         return Operation("bulk_write", self._name, "Activity", writes=True, repeatable=True)
 
-    async def _send(self, batch: dict[str, Values]) -> int:
+    async def _send(self, batch: dict[str, Values], session: AsyncClientSession | None) -> int:
         # Only documents with a tenant: what has none is the tombstone of a deleted one.
         updates = [
             UpdateOne({"_id": identity, "tenant_id": {"$exists": True}}, {"$max": values})
             for identity, values in batch.items()
         ]
-        return (await self._collection.bulk_write(updates, ordered=False)).matched_count
+        return (await self._collection.bulk_write(updates, ordered=False, session=session)).matched_count
 
     async def _missing(self, batch: Iterable[str]) -> set[str]:
         identities = list(batch)

@@ -133,7 +133,7 @@ class MongoGateway:
 
     async def _attempts(self, operation: Operation, attempt: Attempt[T]) -> T:
         try:
-            return await attempt(None)
+            return await self._once(operation, attempt)
         except DRIVER_ERRORS as error:
             failure = translate(error, operation)
             if not (operation.repeatable and failure.retryable):
@@ -142,9 +142,23 @@ class MongoGateway:
 
     async def _translated(self, operation: Operation, attempt: Attempt[T]) -> T:
         try:
-            return await attempt(None)
+            return await self._once(operation, attempt)
         except DRIVER_ERRORS as error:
             raise translate(error, operation) from error
+
+    async def _once(self, operation: Operation, attempt: Attempt[T]) -> T:
+        if not operation.writes:
+            return await attempt(None)
+        # A session of its own for each write. The driver's pool would lend that of a cancelled write, which the server
+        # may still be at, to the next call, and this would wait for it. Here a cancelled write takes it along.
+        session = self._client.start_session(causal_consistency=False)
+        try:
+            result = await attempt(session)
+        except DRIVER_ERRORS:
+            await session.end_session()
+            raise
+        await session.end_session()
+        return result
 
     async def begin(self) -> MongoTransaction:
         """Begin a transaction, which the calls of this task join until it ends.

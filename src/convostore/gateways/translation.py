@@ -24,7 +24,14 @@ from convostore.repositories.exceptions import (
 )
 
 DATABASE = "MongoDB"
-DRIVER_ERRORS = (errors.PyMongoError, bson.errors.BSONError, TimeoutError, OverflowError, UnicodeEncodeError)
+DRIVER_ERRORS = (
+    errors.PyMongoError,
+    bson.errors.BSONError,
+    TimeoutError,
+    OverflowError,
+    UnicodeEncodeError,
+    RuntimeError,  # what the driver raises in another event loop than its own
+)
 Factory = Callable[[Exception, Operation], RepositoryError]
 
 NO_TRANSACTIONS = (
@@ -90,6 +97,10 @@ def _refused(error: Exception, operation: Operation) -> RepositoryError:
     return RepositoryError(f"{DATABASE} refused {operation.name}: {_summary(error)}")
 
 
+def _closed(_: Exception, operation: Operation) -> RepositoryError:
+    return RepositoryError(f"{operation.name}: the store is closed, or belongs to another event loop than this one")
+
+
 def _denied(error: Exception, operation: Operation) -> RepositoryError:
     return RepositoryError(f"{DATABASE} denied {operation.name}: not authorized ({_summary(error)})")
 
@@ -105,6 +116,8 @@ _BY_CLASS: tuple[tuple[type[Exception], Factory], ...] = (
     (TimeoutError, _late),
     (bson.errors.InvalidDocument, _not_storable),
     (bson.errors.InvalidBSON, _unreadable),
+    (errors.InvalidOperation, _closed),
+    (RuntimeError, _closed),
     (OverflowError, _not_storable),
     (UnicodeEncodeError, _not_storable),
 )

@@ -61,14 +61,28 @@ class Document(Value):
         plain_fields: the fields that hold plain data of the caller.
         nested: the fields that hold a value of several fields, and its class.
         transient_fields: the fields that are not stored.
+        state_fields: the fields that may change once the document is stored.
     """
 
     entity_type: ClassVar[str] = "Document"
     plain_fields: ClassVar[tuple[str, ...]] = ()
     nested: ClassVar[dict[str, type[Part]]] = {}
     transient_fields: ClassVar[frozenset[str]] = frozenset()
+    state_fields: ClassVar[tuple[str, ...]] = ()
 
     tenant_id: OptionalTenantId = ""
+
+    def evolve(self, /, **changes: Any) -> Self:
+        """Return a validated copy with some fields changed; once it is stored, only those of its state can be.
+
+        Raises:
+            ValidationError: a change is not valid, or would not be stored.
+        """
+        fixed = changes.keys() & type(self).model_fields.keys() - set(self.state_fields)
+        if self.tenant_id and fixed:
+            name = min(fixed)
+            raise ValidationError(f"{name}: cannot be changed once it is stored", name)
+        return super().evolve(**changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document in its stored form; fields without a value are left out."""
@@ -109,6 +123,11 @@ class Document(Value):
 
 
 _UNSET: tuple[Any, ...] = (None, "", (), {})
+_PLAINER = {
+    "extra_forbidden": "is not known",
+    "string_pattern_mismatch": "has characters that it must not have, such as control characters",
+    "string_unicode": "must be text without lone surrogates",
+}
 
 
 def _names(escaped: Any) -> list[Any]:
@@ -153,4 +172,5 @@ def _as_our_own(details: ErrorDetails) -> ValidationError:
     if isinstance(cause, ValidationError):
         path, text = path + str(cause.field).removeprefix("value"), str(cause).partition(": ")[2]
         return ValidationError(f"{path}: {text}", location[0])
-    return ValidationError(f"{path}: {details['msg'].removeprefix('Value error, ')}", location[0] if location else None)
+    text = _PLAINER.get(details["type"], details["msg"].removeprefix("Value error, "))
+    return ValidationError(f"{path}: {text}", location[0] if location else None)

@@ -4,6 +4,7 @@ A key that begins with a dollar sign would come back from the driver as somethin
 reference), so such keys are stored with a percent sign in front, and so are keys that begin with one.
 """
 
+import math
 from typing import Any
 
 from convostore.repositories.exceptions import ValidationError
@@ -16,8 +17,8 @@ _ESCAPED = ("$", "%")
 def check_plain_data(value: Any, field: str) -> None:
     """Make sure that a value can be stored and read back the same.
 
-    Allowed are None, bool, int of 64 bits, float, str without lone surrogates, list, and dict with str keys without
-    NUL, nested at most 100 deep.
+    Allowed are None, bool, int of 64 bits, finite float, str without lone surrogates, list, and dict with str keys
+    without NUL, nested at most 100 deep.
 
     Raises:
         ValidationError: names the path of what cannot be stored.
@@ -32,14 +33,25 @@ def _check(value: Any, path: str, depth: int) -> None:
     elif kind is dict:
         _check_dict(value, path, depth + 1)
     elif kind is list:
-        _check_depth(path, depth + 1)
-        for index, item in enumerate(value):
-            _check(item, f"{path}[{index}]", depth + 1)
-    elif isinstance(value, int) and kind is not bool:  # a driver may give large ones a class of its own
+        _check_list(value, path, depth + 1)
+    elif value is not None and kind is not bool:
+        _check_number(value, path)
+
+
+def _check_number(value: Any, path: str) -> None:
+    if isinstance(value, int):  # also of the class that the driver has for large ones
         if not -_INT64 <= value < _INT64:
             raise ValidationError(f"{path}: integers must fit into 64 bits", path)
-    elif value is not None and kind is not bool and kind is not float:
-        raise ValidationError(f"{path}: {kind.__name__} is not plain data (JSON)", path)
+    elif type(value) is not float:
+        raise ValidationError(f"{path}: {type(value).__name__} is not plain data (JSON)", path)
+    elif not math.isfinite(value):
+        raise ValidationError(f"{path}: JSON has no {value}", path)
+
+
+def _check_list(value: list[Any], path: str, depth: int) -> None:
+    _check_depth(path, depth)
+    for index, item in enumerate(value):
+        _check(item, f"{path}[{index}]", depth)
 
 
 def _check_dict(value: dict[Any, Any], path: str, depth: int) -> None:

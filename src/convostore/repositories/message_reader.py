@@ -166,7 +166,7 @@ class MessageReader:
             newest_first.extend(reversed(page.items))
             more = page.has_earlier
             before = newest_first[-1].sequence if newest_first else None
-        return list(reversed(without_cut_calls(newest_first[: budget.fitting(newest_first)])))
+        return without_cut_calls(newest_first[: budget.fitting(newest_first)])
 
     async def search(
         self, text: str, conversation_id: str | None, limit: int, cursor: str | None

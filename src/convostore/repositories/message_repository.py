@@ -81,7 +81,10 @@ class MessageRepository(MongoRepository[MessageDocument]):
             IdempotencyConflictError: the key was used with other content.
             ConnectionError: the answer did not come; ``outcome`` says whether the message may have been stored.
         """
-        key = idempotency_key if idempotency_key is not None else getattr(message, "idempotency_key", None)
+        own = getattr(message, "idempotency_key", None)
+        if idempotency_key is not None and own not in (None, idempotency_key):
+            raise ValidationError("idempotency_key: the message has another one", "idempotency_key")
+        key = idempotency_key if idempotency_key is not None else own
         return (await self._appending.append(conversation_id, [message], key))[0]
 
     async def append_many(
@@ -149,7 +152,8 @@ class MessageRepository(MongoRepository[MessageDocument]):
     ) -> list[MessageDocument]:
         """Return the newest messages that fit a model's context, the oldest first.
 
-        A tool result is never there without its call; where both do not fit, neither is there.
+        A tool result is never there without its call: where the call does not fit, the result is left out. Calls and
+        results are recognised as OpenAI (chat completions, responses), Anthropic, Gemini and the AI SDK write them.
 
         Args:
             conversation_id: which conversation.

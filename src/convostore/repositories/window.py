@@ -45,13 +45,12 @@ class Budget:
         return most
 
 
-def without_cut_calls(newest_first: Sequence[MessageDocument]) -> Sequence[MessageDocument]:
-    """Return the longest part, from the newest on, in which each tool result comes with its call."""
-    missing: set[str] = set()
-    whole = 0
-    for count, message in enumerate(newest_first, start=1):
-        missing |= calls_answered(message.payload)
-        missing -= calls_made(message.payload)
-        if not missing:
-            whole = count
-    return newest_first[:whole]
+def without_cut_calls(newest_first: Sequence[MessageDocument]) -> list[MessageDocument]:
+    """Return the messages without those that hold the result of a tool call which is not before them."""
+    called: set[str] = set()
+    kept = []
+    for message in reversed(newest_first):
+        if calls_answered(message.payload) <= called:
+            kept.append(message)
+            called |= calls_made(message.payload)
+    return kept

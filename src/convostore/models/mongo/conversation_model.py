@@ -93,4 +93,4 @@ class ConversationDocument(Document):
 
     def successor(self) -> Self:
         """Return this conversation as it stands after its next change of state."""
-        return self.evolve(version=self.version + 1, updated_at=utc_now())
+        return self.model_copy(update={"version": self.version + 1, "updated_at": utc_now()})

@@ -136,8 +136,7 @@ class MessageDocument(Document):
 
     def successor(self) -> Self:
         """Return this message as it stands after its next edit."""
-        now = utc_now()
-        return self.evolve(version=self.version + 1, edited_at=now)
+        return self.model_copy(update={"version": self.version + 1, "edited_at": utc_now()})
 
     def blank(self) -> Self:
         """Return what is left of this message once it is deleted."""
