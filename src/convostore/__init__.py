@@ -1,4 +1,4 @@
-"""convostore: conversations, messages, sessions and limits for many tenants."""
+"""convostore: conversations and messages for many tenants."""
 
 from convostore.database.settings import MongoSettings
 from convostore.models.mongo.conversation_model import ConversationDocument, LastMessage
