@@ -165,7 +165,9 @@ class Importer:
 
     async def _drain(self, most: int) -> None:
         while len(self._in_flight) > most:
-            await self._in_flight[0][1]
+            task = self._in_flight[0][1]
+            await asyncio.wait([task])  # awaited itself, it would take a cancellation of this task upon itself
+            task.result()
             self._in_flight.popleft()
 
     async def _give_up(self) -> None:
