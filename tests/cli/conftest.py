@@ -16,7 +16,12 @@ from convostore import ConvoStore, MongoSettings
 from convostore.cli.main import app
 from convostore.database.mongodb import open_mongodb
 
-PROGRAM = [sys.executable, "-c", "from convostore.cli.main import main; main()"]
+# As from a terminal: a shell without job control lets what it runs in the background ignore Ctrl-C.
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import convostore.cli.main as m; m.main()",
+]
 
 
 class Program:
