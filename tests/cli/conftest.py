@@ -20,7 +20,7 @@ from convostore.database.mongodb import open_mongodb
 PROGRAM = [
     sys.executable,
     "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import convostore.cli.main as m; m.main()",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);import convostore.cli.main as c; c.main()",
 ]
 
 
