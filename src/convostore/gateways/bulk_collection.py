@@ -15,14 +15,13 @@ from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from convostore.gateways.operation import Operation
-from convostore.gateways.tenant_collection import Key, Stored
+from convostore.gateways.tenant_collection import MAX_DOCUMENT_BYTES, Key, Stored
 from convostore.gateways.translation import write_errors
 from convostore.models.identity import SEPARATOR, escape, join
 
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
 
-MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 IMPORTING = "importing"  # in a claim: the digest of what is to come
 _DUPLICATE = 11000
 

@@ -26,7 +26,6 @@ Session = AsyncClientSession | None
 MAX_BATCH_BYTES = 40_000_000  # the server takes 48,000,000 in one command, and only one command is one insert
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 _ONE_BATCH = 1_000_000  # the server's own first batch is 101; of a read cancelled during it the cursor is not known
-_DUPLICATE = 11000
 _ONLY_TENANT = {"tenant_id": 1}
 
 
