@@ -1,8 +1,15 @@
 """What all tests share: a store on a real server, and two tenants in it."""
 
+import logging
+import re
+from collections.abc import Iterator
+
 import pytest
 
 from convostore import ConvoStore, TenantStore
+
+# As a plugin found by itself, which it is for users, it would be imported before coverage is measured.
+pytest_plugins = ["convostore.testing.plugin"]
 
 
 @pytest.fixture
@@ -18,3 +25,29 @@ def acme(store: ConvoStore) -> TenantStore:
 @pytest.fixture
 def rival(store: ConvoStore) -> TenantStore:
     return store.tenant("rival")
+
+
+class _Listener(logging.Handler):
+    """Looks into whatever is logged while a test runs for what must be in no log line: ids of sessions, passwords."""
+
+    secrets = re.compile(r"\b[A-Za-z0-9_-]{20}\.[A-Za-z0-9_-]{32}\b|://[^/@\s'\"]*:[^/@\s'\"]+@|s3cr3t-marker|pl4nted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look into a record and all that it carries."""
+        if self.secrets.search(f"{record.getMessage()} {vars(record)}"):
+            self.found.append(f"{record.name}: {record.getMessage()} {vars(record)}")
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_logged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test fail during which the library has logged a secret, unless that is what it is about."""
+    listener, logger = _Listener(), logging.getLogger("convostore")
+    logger.addHandler(listener)
+    yield
+    logger.removeHandler(listener)
+    if request.node.get_closest_marker("logs_secrets") is None:
+        assert listener.found == []

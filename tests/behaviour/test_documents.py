@@ -1,5 +1,6 @@
 """Documents: frozen, validated, and the same after a trip through their stored form."""
 
+import copy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -189,6 +190,40 @@ async def test_a_corrupt_document_is_reported_with_its_id_and_field(
         assert "broken" in failure.value.entity_id
         assert "sleeping" not in str(failure.value)
     assert await acme.conversations.exists(created.conversation_id)
+
+
+def test_of_several_documents_the_corrupt_one_is_named() -> None:
+    stored = [{"_id": f"acme:{n}", **document.to_dict()} for n, document in enumerate(MESSAGES.values())]
+    assert MessageDocument.from_dicts(stored) == list(MESSAGES.values())
+    stored[1]["role"] = "nobody"
+    with pytest.raises(CorruptDocumentError) as failure:
+        MessageDocument.from_dicts(stored)
+    assert (failure.value.entity_id, failure.value.field) == ("acme:1", "role")
+
+
+def test_reading_a_stored_form_leaves_it_as_it_is() -> None:
+    stored = {"_id": "x", **CONVERSATIONS["most"].to_dict(), "of a later release": 1}
+    stored["created_at"] = stored["created_at"].replace(tzinfo=None)
+    stored["last_message"]["created_at"] = stored["last_message"]["created_at"].replace(tzinfo=None)
+    before = copy.deepcopy(stored)
+    assert ConversationDocument.from_dict(stored) == CONVERSATIONS["most"]
+    assert stored == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1}, {5: 1}, "\ud800", 2**63], ids=repr)
+async def test_plain_data_changed_behind_the_document_s_back_is_not_stored(acme: TenantStore, value: object) -> None:
+    conversation = ConversationDocument.start("u", metadata={"key": 1})
+    conversation.metadata["key"] = value
+    with pytest.raises(ValidationError, match="metadata"):
+        await acme.conversations.create(conversation)
+    assert not await acme.conversations.exists(conversation.conversation_id)
+
+
+async def test_what_is_created_does_not_share_its_metadata_with_the_draft(acme: TenantStore) -> None:
+    draft = ConversationDocument.start("u", metadata={"key": 1})
+    created = await acme.conversations.create(draft)
+    draft.metadata["key"] = 2
+    assert created.metadata == {"key": 1}
 
 
 @pytest.mark.parametrize("escaped", [5, "payload", ["nope"], [["payload"]], None])

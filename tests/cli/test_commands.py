@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from convostore import ConversationDocument, MessageDocument
 from convostore.cli.drawing import safe
 from convostore.cli.main import app
 
-COMMANDS = ("demo", "import", "export", "show", "search", "stats", "up", "indexes", "doctor")
+COMMANDS = ("demo", "import", "export", "show", "search", "stats", "up", "indexes", "doctor", "erase")
 NASTY = "[red]alarm[/red] \x1b]0;title\x07 \x1b[31mred\x9b1m \u202egnp.exe :warning:"
 
 
@@ -225,6 +226,36 @@ def test_an_interrupted_import_ends_without_a_trace(program, lines, tmp_path):
     assert b"Traceback" not in importing.stderr.read()
 
 
+def test_an_export_that_is_told_to_end_leaves_no_part_of_a_file(program, lines, tmp_path):
+    program("import", lines(tmp_path / "f", 3000), "--tenant", "acme")
+    target = tmp_path / "out"
+    target.mkdir()
+    exporting = program.start("export", "--tenant", "acme", "--output", target / "talks.jsonl.gz")
+    while not list(target.iterdir()):
+        assert exporting.poll() is None
+    exporting.send_signal(signal.SIGTERM)
+    assert exporting.wait(60) == 143
+    assert (exporting.stderr.read(), list(target.iterdir())) == (b"", [])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "arguments", [["export", "-t", "acme"], ["stats"], ["stats", "--json"], ["show", "nasty", "-t", "acme"]]
+)
+def test_a_full_output_is_told_in_one_line(talk, arguments):
+    with Path("/dev/full").open("wb") as full:
+        process = talk.start(*arguments, stdout=full)
+    assert process.wait(60) == 1
+    assert process.stderr.read() == b"error: No space left on device\n"
+
+
+def test_that_there_are_older_messages_is_said(talk):
+    assert "older messages" not in talk("show", "nasty", "-t", "acme").stdout
+    assert "There are older messages than these 1" in talk("show", "nasty", "-t", "acme", "-n", "1").stdout
+    shown = [talk.json("show", "nasty", "-t", "acme", "-n", count)["has_earlier"] for count in (1, 2)]
+    assert shown == [True, False]
+
+
 def test_up_keeps_servers_that_others_share_until_it_is_interrupted(program, tmp_path, lines):
     data = tmp_path / "data"
     environment = {k: v for k, v in program.environment.items() if not k.startswith("CONVOSTORE_")}
@@ -241,3 +272,20 @@ def test_up_keeps_servers_that_others_share_until_it_is_interrupted(program, tmp
     finally:
         up.send_signal(signal.SIGINT)
     assert up.wait(60) == 0
+
+
+def test_a_repair_shows_what_it_would_do_and_does_it_only_if_it_is_wanted(talk):
+    async def break_it(store):
+        await store.mongodb.database["conversations"].update_one({}, {"$set": {"message_count": 0}})
+
+    talk.do(break_it)
+    case = {"count": 1, "named": ["acme:nasty"]}
+    for arguments in (("--dry-run",), ("--dry-run", "--yes"), ()):
+        told = talk("doctor", "--repair", *arguments)
+        assert (told.exit_code, "activity" in told.stdout, "acme:nasty" in told.stdout) == (1, True, True)
+    assert "--yes" in told.stderr
+    told = talk.json("doctor", "--repair", "--yes")
+    assert (told["planned"]["activity"], told["repaired"]["activity"]) == (case, case)
+    done = talk("doctor", "--repair")
+    assert (done.exit_code, done.stdout) == (0, "looked at 2 conversations and logs: nothing to repair\n")
+    assert talk("doctor", "--yes").exit_code == 2

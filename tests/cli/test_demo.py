@@ -9,7 +9,7 @@ from convostore.cli.demo import example_file
 
 SHOWN = (
     "Import", "A conversation", "A search", "Two pages", "A webhook delivered twice", "Two editors at once",
-    "A unit of work that fails", "Another tenant",
+    "A unit of work that fails", "Another tenant", "A logout during a slow request", "A rate limit", "A cache",
 )  # fmt: skip
 
 
@@ -30,6 +30,12 @@ def test_the_demonstration_shows_everything(program):
     assert "TenantMismatchError" in shown
     assert "was there already, sequence 1" in shown
     assert re.search(r"status active, 1 message\b", shown)
+    assert "the slow request stores its cart: EntityNotFoundError" in shown
+    assert "the session afterwards: None" in shown
+    assert "call 4: denied, 0 left" in shown
+    assert "Retry-After: " in shown
+    assert "100 readers at once: 1 load" in shown
+    assert re.search(r"2 loads\s", shown)
 
 
 @pytest.mark.slow

@@ -129,7 +129,8 @@ async def main(address: str, database: str, part: str, arguments: str) -> None:
         acme = store.tenant("acme")
         await acme.conversations.exists("connect")
         print("ready", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
+        if await asyncio.to_thread(sys.stdin.readline) != "go\n":
+            return  # whoever started this is gone
         result = await PARTS[part](acme, **json.loads(arguments))
     finally:
         await store.aclose()

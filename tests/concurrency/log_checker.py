@@ -1,18 +1,25 @@
 """What a message log must look like after many processes have written to it."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 Entry = tuple[int, str]  # sequence, text
 Acknowledged = Mapping[str, Sequence[Sequence[Entry]]]  # for each process its calls in order, each with its messages
 
 
-def violations(log: Sequence[Entry], acknowledged: Acknowledged) -> list[str]:
-    """Return what is wrong with a log: not dense, a message missing, twice or elsewhere, out of order, torn apart."""
+def violations(log: Sequence[Entry], acknowledged: Acknowledged, perhaps: Collection[str] = ()) -> list[str]:
+    """Return what is wrong with a log: not dense, a message missing, twice or elsewhere, out of order, torn apart.
+
+    Args:
+        log: the log.
+        acknowledged: what was acknowledged.
+        perhaps: texts that may be there as well, once.
+    """
     found = _not_dense([sequence for sequence, _ in log])
     place = dict(log)
-    texts = [text for _, text in log]
-    found += [f"stored twice: {text}" for text in sorted({text for text in texts if texts.count(text) > 1})]
-    written = {text for calls in acknowledged.values() for call in calls for _, text in call}
+    texts = Counter(text for _, text in log)
+    found += [f"stored twice: {text}" for text in sorted(texts) if texts[text] > 1]
+    written = {text for calls in acknowledged.values() for call in calls for _, text in call}.union(perhaps)
     found += [f"nobody wrote {text} at {sequence}" for sequence, text in log if text not in written]
     for process, calls in acknowledged.items():
         found += [

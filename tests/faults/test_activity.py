@@ -89,3 +89,23 @@ async def test_hooks_may_use_the_store(store, acme, truth):
         await acme.messages.append(cid, text("x"))
     assert unit.failed_hooks == 0
     assert await truth.contents(other) == ["from a hook"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}},
+        {"errorCode": 10107},
+        {"errorCode": 91},
+        {"closeConnection": True},
+    ],
+)
+async def test_activity_that_the_server_does_not_confirm_is_written_again(proxied, proxy, cid, truth, how):
+    acme = proxied.tenant("acme")
+    await acme.messages.append(cid, text("four"))
+    fail = {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": {"failCommands": ["update"], **how}}
+    await proxied.mongodb.administration.command(fail, admin=True)
+    proxy.commands.clear()
+    assert (await acme.conversations.get_by_id(cid)).message_count == 4
+    assert (await truth.conversation(cid))["message_count"] == 4
+    assert list(proxy.commands).count("update") >= 2

@@ -83,8 +83,16 @@ async def _cancelled(work):
 
 
 async def _cancelled_by_scope(work):
-    with anyio.move_on_after(0.5):
+    task = asyncio.current_task()
+    with anyio.CancelScope() as scope:
+        watching = asyncio.create_task(_cancel_once_it_waits(scope, task))
         await work
+    await watching
+
+
+async def _cancel_once_it_waits(scope, task):
+    await eventually(lambda: "_by_waiting" in repr(_innermost(task)), 30)
+    scope.cancel()
 
 
 async def _to_its_end(work):

@@ -58,6 +58,7 @@ async def test_clients_killed_at_random_lose_nothing_and_block_nobody(acme, trut
     looks = await watching
     contents = {slot.get("content") for slot in visible(await truth.log(cid))}
     assert deaths == DEATHS
+    assert acknowledged
     assert acknowledged <= contents, f"lost: {acknowledged - contents}"
     assert slowest < 1
     with capsys.disabled():

@@ -84,6 +84,12 @@ async def test_a_read_outlives_what_passes(failing, cid, data, times):
     assert len((await failing.tenant("acme").messages.history(cid)).items) == 3
 
 
+@pytest.mark.parametrize("code", [6, 7, 89, 134, 9001])
+async def test_a_read_is_tried_again_after_every_code_that_the_driver_retries(failing, cid, code):
+    await failing.set_fail_point(["find"], 1, errorCode=code)
+    assert len((await failing.tenant("acme").messages.history(cid)).items) == 3
+
+
 @pytest.mark.parametrize("data", PASSING, ids=str)
 async def test_an_update_outlives_one_fault_and_reports_a_lasting_one(failing, truth, cid, data):
     conversations = failing.tenant("acme").conversations
@@ -206,6 +212,24 @@ async def test_a_single_attempt_tells_of_a_conflict_and_applies_nothing(failing,
     assert caught.value.outcome is Outcome.NOT_APPLIED
     assert "committed" not in runs
     assert "the one" not in await _settled(failing, truth, cid, commit_was_faked=command == "commitTransaction")
+
+
+async def test_of_a_batch_whose_durability_is_unknown_nobody_is_told_that_his_write_is_there(failing, truth):
+    acme = failing.tenant("acme")
+    drafts = [ConversationDocument.start(user_id="u", conversation_id=f"c-{n}") for n in range(30)]
+    talks = await asyncio.gather(*(acme.conversations.create(draft) for draft in drafts))
+    concern = {"code": WRITE_CONCERN_FAILED, "errmsg": "waiting for replication timed out"}
+    await failing.set_fail_point(["insert", "update"], ALWAYS, writeConcernError=concern)
+    new = [draft.evolve(conversation_id=f"{draft.id}-new") for draft in drafts]
+    for calls in (
+        [acme.conversations.create(draft) for draft in [*new, drafts[3]]],
+        [acme.conversations.update(talk.evolve(title="mine")) for talk in talks],
+    ):
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(answer, RepositoryError)
+            assert answer.outcome is Outcome.UNKNOWN, repr(answer)
+    await truth.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert len([draft for draft in new if await truth.conversation(draft.id)]) == 30
 
 
 @pytest.mark.parametrize(

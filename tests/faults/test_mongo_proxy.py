@@ -96,7 +96,7 @@ async def test_leaving_the_proxy_leaves_no_task(convostore_servers):
     proxy = MongoProxy(*address_of(convostore_servers.mongodb_uri))
     async with proxy, AsyncMongoClient(f"mongodb://{proxy.address}/?directConnection=true") as client:
         await client.admin.command("serverStatus")
-        serving = [task for task in asyncio.all_tasks() - before if "MongoProxy" in repr(task.get_coro())]
+        serving = [task for task in asyncio.all_tasks() - before if "Proxy._serve" in repr(task.get_coro())]
         assert serving
     assert all(task.done() for task in serving)
     await eventually(lambda: asyncio.all_tasks() == before)

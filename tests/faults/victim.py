@@ -15,9 +15,10 @@ from convostore import ConversationDocument, ConvoStore, MessageDocument
 SIZE = 7
 
 
-async def _write(uri, database, cid, number):
+async def _write(uri, database, cid, number, ready):
     async with ConvoStore.open(mongodb_uri=uri, database_name=database) as store:
         acme = store.tenant("acme")
+        os.write(ready, b".")
         for count in range(10**6):
             name = f"{number}-{count}"
             await acme.messages.append(cid, MessageDocument.user(f"single {name}"))
@@ -37,13 +38,17 @@ def main():
     uri, database, cid, deaths, seed = sys.argv[1:]
     rng = random.Random(int(seed))
     for number in range(int(deaths)):
+        readable, ready = os.pipe()
         child = os.fork()
         if not child:
-            asyncio.run(_write(uri, database, cid, number))
+            asyncio.run(_write(uri, database, cid, number, ready))
             os._exit(1)
-        time.sleep(0.03 + rng.random() * 0.12)
+        os.read(readable, 1)  # however long a busy machine takes to connect
+        time.sleep(rng.random() * 0.12)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(readable)
+        os.close(ready)
         _say("died")
 
 

@@ -1,8 +1,10 @@
-"""Every class, method and parameter that the specification names for step 5 is there, under the same name."""
+"""Every class, method and parameter that the specification names for steps 5 and 6 is there, under the same name."""
 
 import ast
+import copy
 import importlib
 import inspect
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,18 @@ import pytest
 from convostore.repositories import exceptions
 
 SPECIFICATION = Path(__file__).parents[2] / "../shared/spec/phase-3-database-layer.md"
-MODULES = ("base_repository", "conversation_repository", "exceptions")
-FILES = ("base_repository", "mongo_repository", "conversation_repository", "message_repository", "exceptions")
+MODULES = ("base_repository", "conversation_repository", "exceptions", "session_repository", "rate_limit_repository")
+FILES = (
+    "base_repository",
+    "mongo_repository",
+    "conversation_repository",
+    "message_repository",
+    "exceptions",
+    "redis_repository",
+    "session_repository",
+    "rate_limit_repository",
+    "cache_repository",
+)
 
 # What the specification says, as ``signatures`` reads it: parameters without self and cls, ``async`` in front where
 # it is; the fields of a data class are the parameters of its constructor.
@@ -58,6 +70,28 @@ KEPT: dict[str, dict[str, list[str]]] = {
         "ConnectionError.__init__": ["database_type", "original_error"],
         "TransactionError.__init__": ["message", "operation"],
     },
+    "session_repository": {
+        "SessionRepository.__init__": ["redis_client"],
+        "SessionRepository.create_session": ["async", "session_data"],
+        "SessionRepository.get_session": ["async", "tenant_id", "session_id"],
+        "SessionRepository.update_session": ["async", "session_data"],
+        "SessionRepository.delete_session": ["async", "tenant_id", "session_id"],
+        "SessionRepository.extend_session": ["async", "tenant_id", "session_id", "hours"],
+        "SessionRepository.get_user_sessions": ["async", "tenant_id", "user_id"],
+        "SessionRepository.cleanup_expired_sessions": ["async"],
+        "SessionRepository._add_to_user_sessions_index": ["async", "tenant_id", "user_id", "session_id"],
+        "SessionRepository._remove_from_user_sessions_index": ["async", "tenant_id", "user_id", "session_id"],
+        "get_session_repository": ["async"],
+    },
+    "rate_limit_repository": {
+        "RateLimitRepository.__init__": ["redis_client"],
+        "RateLimitRepository.check_rate_limit": ["async", "tenant_id", "identifier", "limit", "window_seconds"],
+        "RateLimitRepository.increment_counter": ["async", "tenant_id", "identifier", "window_seconds"],
+        "RateLimitRepository.get_remaining_quota": ["async", "tenant_id", "identifier", "limit", "window_seconds"],
+        "RateLimitRepository.reset_rate_limit": ["async", "tenant_id", "identifier"],
+        "RateLimitRepository.get_rate_limit_info": ["async", "tenant_id", "identifier", "limit", "window_seconds"],
+        "get_rate_limit_repository": ["async"],
+    },
 }
 
 # Named in the prose above the code ("Methods:"), with their arguments; the code block leaves some out.
@@ -67,6 +101,16 @@ IN_PROSE = {
     "get_active_conversations": ["tenant_id", "user_id"],
     "update_conversation_status": ["conversation_id", "status"],
     "get_conversations_by_tenant": ["tenant_id", "filters", "pagination"],
+}
+
+# What the repositories of step 6 call on the model of a session, which an earlier step of the specification defines.
+SESSION_DATA = {
+    "get_cache_key": ["tenant_id", "session_id"],
+    "to_redis_hash": [],
+    "from_redis_hash": ["hash_data"],
+    "update_activity": [],
+    "is_expired": [],
+    "extend_session": ["hours"],
 }
 
 # Where the behaviour behind a name is another one, and why.
@@ -158,6 +202,16 @@ def test_a_method_of_the_prose_is_there_with_its_parameters(name: str) -> None:
     assert list(inspect.signature(member).parameters)[1:][: len(IN_PROSE[name])] == IN_PROSE[name]
 
 
+@pytest.mark.parametrize("name", SESSION_DATA)
+def test_a_method_that_the_repositories_call_on_a_session_is_there(name: str) -> None:
+    member = _member(importlib.import_module("convostore.models.redis.session_cache"), f"SessionData.{name}")
+    wanted = SESSION_DATA[name]
+    parameters = [p for p in inspect.signature(member).parameters if p != "self"]
+    assert parameters[: len(wanted)] == wanted
+    if SPECIFICATION.is_file():
+        assert re.search(rf"(SessionData|session_data)\.{name}\(", SPECIFICATION.read_text(encoding="utf-8"))
+
+
 def test_a_deviation_concerns_a_name_of_the_specification() -> None:
     assert DEVIATIONS.keys() <= {name for _, name in NAMES}
 
@@ -191,6 +245,39 @@ def test_an_error_has_the_attributes_and_the_text_of_the_specification(
     assert isinstance(error, exceptions.RepositoryError)
     assert {name: getattr(error, name) for name in attributes} == attributes
     assert str(error) == texts.get(type(error), "text")
+
+
+EVERY_ERROR = [
+    exceptions.RepositoryError("text", CAUSE, outcome=exceptions.Outcome.UNKNOWN),
+    exceptions.EntityNotFoundError("Thing", "id-1"),
+    exceptions.DuplicateEntityError("Thing", "id-1"),
+    exceptions.IdempotencyConflictError("Thing", "key-1"),
+    exceptions.ConcurrencyError(1, 2, "Thing", "id-1"),
+    exceptions.CorruptDocumentError("Thing", "id-1", "field-1"),
+    exceptions.ValidationError("text", "field-1"),
+    exceptions.TenantMismatchError("acme", "rival"),
+    exceptions.ConnectionError("MongoDB", CAUSE, message="text"),
+    exceptions.DeadlineExceededError("MongoDB", message="text"),
+    exceptions.LocalServerError("servers", message="text"),
+    exceptions.TransactionError("text", "commit"),
+    exceptions.TransactionConflictError("text", "commit"),
+    exceptions.TransactionAbortedError("text", "commit"),
+]
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, lambda error: pickle.loads(pickle.dumps(error))],  # noqa: S301
+    ids=["copy", "pickle"],
+)
+def test_an_error_can_be_copied_and_sent_to_another_process(error: Any, duplicate: Any) -> None:
+    twin = duplicate(error)
+    assert type(twin) is type(error)
+    assert (str(twin), twin.args) == (str(error), error.args)
+    assert {name: str(value) for name, value in vars(twin).items()} == {
+        name: str(value) for name, value in vars(error).items()
+    }
 
 
 def test_the_reader_of_the_specification_notices_a_changed_parameter() -> None:

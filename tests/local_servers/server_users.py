@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import redis
 from pymongo import MongoClient
 
+import redis
 from convostore.database.local_servers import ServerAddresses
 
 USER = """

@@ -60,7 +60,7 @@ def test_killed_keeper_takes_its_servers_along(data: Path, own_servers: LocalSer
     again.release_sync()
 
 
-@pytest.mark.parametrize("program", ["bin/mongod", "valkey-server"])
+@pytest.mark.parametrize("program", ["bin/mongod", "-server"])
 def test_one_server_dies_the_other_follows(data: Path, own_servers: LocalServers, program: str) -> None:
     write(own_servers.addresses, 1)
     victim = next(p for p in processes_of(data) if program in p.cmdline()[0])

@@ -69,7 +69,8 @@ def test_missing_program_names_the_ways_out(bare: Path, data: Path) -> None:
     assert caught.value.database_type == "Redis"
 
 
-def test_programs_on_the_path_come_first(programs: Path) -> None:
+def test_programs_on_the_path_come_first(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(programs))  # and none that this machine may have
     from_wheels = ServerBinaries.find()
     assert f"linux-{platform.machine()}" in str(from_wheels.valkey_server)
     redis_server = place(programs / "redis-server", "exit 1")

@@ -5,6 +5,7 @@ import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bson import encode
 from chat_lines import dump
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from convostore import ConversationDocument, MessageDocument, TokenUsage, ValidationError
 from convostore.models.types import ChannelType, ConversationStatus, DeliveryStatus, MessageRole
 from convostore.operations.chat_format import ChatLine, write_line
-from convostore.operations.chat_message import Frame, _read_any, _read_plain, read_entry
+from convostore.operations.chat_message import Frame, PlainEntry, _read_any, is_plain, read_entry, read_plain
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 7000, UTC)
 OWN_MESSAGE_FIELDS = ("message_id", "created_at", "external_id", "idempotency_key", "delivery_status", "usage")
@@ -184,9 +185,32 @@ def test_a_stored_conversation_is_read_back_the_same(given_documents):
 @given(roles, texts, st.integers(1, 9))
 def test_the_short_way_reads_a_plain_entry_as_the_long_way_does(role, content, sequence):
     entry, frame = {"role": role, "content": content}, Frame("c", AT)
-    short = _read_plain(entry, sequence, frame)
-    assert short == _read_any(entry, sequence, frame)
-    assert list(short) == list(_read_any(entry, sequence, frame))
+    assert is_plain(entry) == bool(content)
+    if content:
+        short, long = read_entry(entry, sequence, frame), _read_any(entry, sequence, frame)
+        assert encode(short) == encode(long)
+        assert short == read_plain([PlainEntry(content, role)], frame, sequence)[0]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"role": "user"},
+        {"role": "user", "content": ""},
+        {"role": "user", "content": None},
+        {"role": "user", "content": ["a"]},
+        {"role": ["user"], "content": "a"},
+        {"role": "boss", "content": "a"},
+        {"role": "user", "content": "a", "name": "b"},
+        {"role": "user", "content": "a\ud800"},
+        {"role": "user", "content": "a" * 100_001},
+    ],
+    ids=lambda entry: str(entry)[:40].encode("ascii", "replace").decode(),
+)
+def test_an_entry_that_is_not_plain_is_told_from_those_that_are(entry):
+    assert is_plain({"role": "user", "content": "a" * 100_000})
+    assert not is_plain(entry)
 
 
 def test_the_same_content_is_the_same_conversation_however_it_is_spelled():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 
 import pytest
 from chat_lines import conversation, dump, write_file
@@ -15,8 +16,9 @@ from convostore import (
     DeliveryStatus,
     MessageDocument,
     TokenUsage,
+    ValidationError,
 )
-from convostore.operations.exporting import Exporter
+from convostore.operations.exporting import Exporter, export_sessions
 from convostore.operations.output import open_output
 
 
@@ -135,3 +137,35 @@ async def test_nothing_is_left_of_an_export_that_fails(acme, tmp_path):
     with pytest.raises(CorruptDocumentError), open_output(tmp_path / "out") as output:
         await Exporter(acme.database).run(output)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_of_one_user_his_conversations_are_exported_and_nobody_elses(acme, rival, tmp_path):
+    names = []
+    for number in range(7):
+        user = ("u", "u$", "other")[number % 3]
+        created = await acme.conversations.create(ConversationDocument.start(user, title="t"))
+        await acme.messages.append(created.conversation_id, MessageDocument.user(f"of {user}"))
+        names += [created.conversation_id] if user == "u" else []
+    await rival.conversations.create(ConversationDocument.start("u"))
+    with open_output(tmp_path / "out.jsonl") as output:
+        result = await Exporter(acme.database, user_id="u").run(output)
+    assert (result.conversations, result.messages) == (3, 3)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    assert [line["conversation_id"] for line in lines] == sorted(names)
+    assert (await import_file(rival, tmp_path / "out.jsonl")).imported == 3
+    for user in ("", {"$ne": None}):
+        with pytest.raises(ValidationError, match="user_id"):
+            Exporter(acme.database, user_id=user)
+
+
+async def test_what_is_kept_of_the_sessions_of_a_user_is_exported_without_what_lets_one_in(store, tmp_path):
+    tenant = f"acme-{uuid.uuid4().hex[:12]}"
+    kept = [await store.sessions.start_session(tenant, "u", data={"number": number}) for number in range(3)]
+    await store.sessions.start_session(tenant, "other")
+    await store.sessions.delete_session(tenant, kept[0].session_id)
+    with open_output(tmp_path / "out.jsonl") as output:
+        assert await export_sessions(store.sessions, tenant, "u", output) == 2
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    assert sorted(line["data"]["number"] for line in lines) == [1, 2]
+    assert {line["user_id"] for line in lines} == {"u"}
+    assert not [each for each in kept if each.session_id in str(lines)]

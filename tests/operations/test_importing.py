@@ -128,9 +128,9 @@ async def test_an_import_that_broke_off_at_any_step_is_finished_by_the_next(
             super().__init__(database)
             method = getattr(getattr(self, part), step)
 
-            async def broken(*arguments):
+            async def broken(*arguments, **options):
                 if after:
-                    await method(*arguments)
+                    await method(*arguments, **options)
                 raise RepositoryError("the power is gone")
 
             setattr(getattr(self, part), step, broken)
@@ -178,7 +178,11 @@ async def test_what_is_there_with_other_content_is_a_problem_of_its_line(acme, t
     assert result.problems == [
         Problem(1, "conversation_id: exists with other content"),
         Problem(2, "conversation_id: was deleted less than 30 days ago"),
-        Problem(3, "conversation_id: another import has begun with other content and is not finished"),
+        Problem(
+            3,
+            "conversation_id: another import has begun with other content and is not finished; if it is dead, "
+            "`convostore doctor --repair --claims-older-than HOURS` removes what it has left",
+        ),
         Problem(5, "conversation_id: exists with other content"),
     ]
 

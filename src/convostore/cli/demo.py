@@ -12,7 +12,7 @@ from convostore.cli.drawing import standard_error, standard_output, table
 from convostore.cli.reporting import fail, run
 from convostore.cli.transfer import import_with_bar
 from convostore.database.local_servers import LocalServers
-from convostore.database.settings import MongoSettings
+from convostore.database.settings import MongoSettings, RedisSettings
 from convostore.operations.importing import OnError
 from convostore.operations.line_source import LineSource
 from convostore.store import ConvoStore
@@ -43,10 +43,11 @@ async def _demo(file: str) -> None:
     started = time.monotonic()
     LineSource(file).__enter__().__exit__(None, None, None)  # a file that is not there is told at once
     console = standard_output()
-    standard_error().print("Starting a MongoDB of its own; it is thrown away at the end.", style="dim")
+    standard_error().print("Starting a MongoDB and a Redis of its own; they are thrown away at the end.", style="dim")
     async with await LocalServers.acquire() as servers:
         settings = MongoSettings.from_environment({}, mongodb_uri=servers.addresses.mongodb_uri, database_name="demo")
-        async with ConvoStore.open(settings) as store:
+        redis = RedisSettings.from_environment({}, redis_deadline=5.0, cache_deadline=5.0)
+        async with ConvoStore.open(settings, redis.with_local_server(servers.addresses.redis_url)) as store:
             await _import_for_all(store, file)
             stage = await Stage.set(console, store, TENANTS)
             for scene in SCENES:

@@ -1,9 +1,10 @@
 """The scenes of the demonstration, one for each thing that it shows."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -13,7 +14,8 @@ from convostore.models.mongo.conversation_model import ConversationDocument
 from convostore.models.mongo.message_model import MessageDocument
 from convostore.models.types import ChannelType, ConversationStatus
 from convostore.repositories.base_repository import Pagination
-from convostore.repositories.exceptions import ConcurrencyError, RepositoryError
+from convostore.repositories.cache_space import CacheSpace
+from convostore.repositories.exceptions import ConcurrencyError, EntityNotFoundError, RepositoryError
 from convostore.store import ConvoStore, TenantStore
 
 _SHOWN = 8
@@ -155,6 +157,56 @@ async def look_across(stage: Stage) -> None:
         stage.tell(f"and for all of them: {type(error).__name__}: {error}")
 
 
+async def revoke_session(stage: Stage) -> None:
+    """Log a user out while a slow request of his is still on its way."""
+    stage.announce("9  A logout during a slow request", "A session that has ended stays ended, whatever comes late.")
+    sessions, tenant = stage.store.sessions, stage.own.tenant_id
+    slow = await sessions.start_session(tenant, "u-demo", data={"cart": []})
+    stage.tell(f"a request holds session {slow.fingerprint[:12]} at version {slow.version}")
+    ended = await sessions.revoke_user_sessions(tenant, "u-demo")
+    stage.tell(f"the user logs out everywhere: {ended} session ended")
+    try:
+        await sessions.update_session(slow.evolve(data={"cart": ["a late book"]}))
+    except EntityNotFoundError as error:
+        stage.tell(f"the slow request stores its cart: {type(error).__name__}")
+    stage.tell(f"the session afterwards: {await sessions.get_session(tenant, slow.session_id)}")
+
+
+async def reach_limit(stage: Stage) -> None:
+    """Ask more often than a policy allows."""
+    stage.announce("10  A rate limit", "Three a minute, in any trailing minute, from any number of processes.")
+    for attempt in range(1, 5):
+        result = await stage.store.rate_limits.check_rate_limit(stage.own.tenant_id, "api-key-7", 3, 60)
+        stage.tell(f"call {attempt}: {'admitted' if result.allowed else 'denied'}, {result.remaining} left")
+    for name, value in result.headers().items():
+        stage.tell(f"   {name}: {value}")
+
+
+async def read_through_cache(stage: Stage) -> None:
+    """Read the same thing several times, and once after it was changed."""
+    stage.announce("11  A cache", "Never older than the last write that returned; one load for all who ask at once.")
+    cache, tenant = stage.store.cache, stage.own.tenant_id
+    space: CacheSpace[dict[str, Any]] = CacheSpace(
+        "profile", ttl=60, version_of=lambda profile: int(profile["version"])
+    )
+    profile = {"version": 1, "name": "Ada"}
+    loads = 0
+
+    async def load() -> dict[str, Any] | None:
+        nonlocal loads
+        loads += 1
+        return dict(profile)
+
+    async def read() -> dict[str, Any] | None:
+        return await cache.get_or_load(tenant, space, "u-demo", load)
+
+    await asyncio.gather(*(read() for _ in range(100)))
+    stage.tell(f"100 readers at once: {loads} load from the database, {cache.statistics.hits} hits")
+    profile.update(version=2, name="Ada L.")
+    await cache.invalidate(tenant, space, "u-demo", 2)
+    stage.tell(f"after a write of version 2: {await read()}, then from the cache: {await read()}; {loads} loads")
+
+
 SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
     show_conversation,
     search_messages,
@@ -163,4 +215,7 @@ SCENES: tuple[Callable[[Stage], Awaitable[None]], ...] = (
     edit_at_once,
     roll_back,
     look_across,
+    revoke_session,
+    reach_limit,
+    read_through_cache,
 )

@@ -7,6 +7,7 @@ from rich import box
 from rich.align import Align
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -100,3 +101,9 @@ def standard_output() -> Console:
 def standard_error() -> Console:
     """Return the console for what goes on meanwhile."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """Return a progress bar on standard error, unseen unless that is a terminal."""
+    console = standard_error()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

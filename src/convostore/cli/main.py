@@ -1,14 +1,19 @@
 """The program ``convostore``."""
 
+import sys
 from collections.abc import Callable
 
 import typer
 
 from convostore.cli.demo import demo_command
+from convostore.cli.doctoring import doctor_command
+from convostore.cli.erasing import erase_command
 from convostore.cli.reading import search_command, show_command
+from convostore.cli.reporting import reported
 from convostore.cli.servers import up_command
+from convostore.cli.sync import sync_command
 from convostore.cli.transfer import export_command, import_command
-from convostore.cli.upkeep import doctor_command, indexes_command, stats_command
+from convostore.cli.upkeep import indexes_command, stats_command
 
 
 def build() -> typer.Typer:
@@ -30,7 +35,9 @@ def build() -> typer.Typer:
         "stats": stats_command,
         "up": up_command,
         "indexes": indexes_command,
+        "sync": sync_command,
         "doctor": doctor_command,
+        "erase": erase_command,
     }
     for name, command in commands.items():
         app.command(name)(command)
@@ -42,4 +49,8 @@ app = build()
 
 def main() -> None:
     """Run the program."""
-    app()
+    try:
+        with reported():  # what is printed may fail too
+            app()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

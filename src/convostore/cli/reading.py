@@ -12,6 +12,7 @@ from convostore.models.identity import check_identifier
 from convostore.models.mongo.conversation_model import ConversationDocument
 from convostore.models.mongo.message_model import MessageDocument
 from convostore.repositories.exceptions import EntityNotFoundError
+from convostore.repositories.message_reader import HistoryPage
 
 _AROUND = 60  # characters shown on each side of the first word found
 
@@ -20,7 +21,7 @@ Words = Annotated[list[str], typer.Argument(metavar="WORDS", help="Words that th
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many messages.")]
 Inside = Annotated[str | None, typer.Option("--in", metavar="CONVERSATION_ID", help="Only in this conversation.")]
 
-Shown = tuple[ConversationDocument, Sequence[MessageDocument]]
+Shown = tuple[ConversationDocument, HistoryPage]
 
 
 def show_command(
@@ -37,13 +38,16 @@ def show_command(
 
     Example: convostore show order-4711 --tenant acme --limit 20
     """
-    conversation, messages = run(_show(Where(mongodb_uri, database, data), tenant, conversation_id, limit))
+    conversation, page = run(_show(Where(mongodb_uri, database, data), tenant, conversation_id, limit))
     if as_json:
-        print_json({**_plain(conversation), "messages": [_plain(message) for message in messages]})
+        messages = [_plain(message) for message in page.items]
+        print_json({**_plain(conversation), "messages": messages, "has_earlier": page.has_earlier})
         return
     console = standard_output()
     console.print(conversation_head(conversation))
-    console.print(chat(messages, console.width))
+    if page.has_earlier:
+        console.print(cell(f"There are older messages than these {len(page.items)}: --limit shows more", "dim"))
+    console.print(chat(page.items, console.width))
 
 
 async def _show(where: Where, tenant: str, conversation_id: str, limit: int) -> Shown:
@@ -52,7 +56,7 @@ async def _show(where: Where, tenant: str, conversation_id: str, limit: int) -> 
         conversation = await opened.conversations.get_by_id(conversation_id)
         if conversation is None:
             raise EntityNotFoundError(ConversationDocument.entity_type, conversation_id)
-        return conversation, (await opened.messages.history(conversation_id, limit)).items
+        return conversation, await opened.messages.history(conversation_id, limit)
 
 
 def search_command(

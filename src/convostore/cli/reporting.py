@@ -1,11 +1,13 @@
 """Running a command: expected errors become one line and an exit code."""
 
 import asyncio
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -16,6 +18,7 @@ from convostore.repositories.exceptions import RepositoryError
 T = TypeVar("T")
 FAILED = 1
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -25,7 +28,26 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         typer.Exit: it failed in a way that was to be expected, which has been told.
     """
     with reported():
-        return asyncio.run(work)
+        return asyncio.run(_terminable(work))
+
+
+async def _terminable(work: Coroutine[Any, Any, T]) -> T:
+    """Let SIGTERM end the work as Ctrl-C does, so that what is half done is taken back."""
+    task, terminated = asyncio.current_task(), []
+
+    def end() -> None:
+        terminated.append(True)
+        if task is not None:
+            task.cancel()
+
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # not on this system, or not in this thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        raise typer.Exit(TERMINATED) from None
 
 
 @contextmanager
@@ -36,14 +58,20 @@ def reported() -> Iterator[None]:
     except RepositoryError as error:
         fail(str(error))
     except BrokenPipeError:
-        # Whoever read our output has had enough. What is left in the buffer must not fail again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()  # whoever read it has had enough
         raise typer.Exit(FAILED) from None
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _give_up_output()
         subject = f"{error.filename}: " if error.filename else ""
         fail(f"{subject}{error.strerror or type(error).__name__}")
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _give_up_output() -> None:
+    """Let what is left in the buffer of standard output go nowhere, for it must not fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> NoReturn:

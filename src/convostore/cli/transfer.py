@@ -1,23 +1,35 @@
 """Commands that bring conversations in and out."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
 
-from convostore.cli.drawing import standard_error
-from convostore.cli.options import AsJson, DatabaseName, DataDirectory, MongoUri, Tenant, Where, open_tenant
+from convostore.cli.drawing import progress_bar
+from convostore.cli.options import (
+    AsJson,
+    DatabaseName,
+    DataDirectory,
+    MongoUri,
+    RedisUrl,
+    Tenant,
+    Where,
+    open_store,
+    open_tenant,
+)
 from convostore.cli.reporting import FAILED, print_json, run, tell
 from convostore.models.identity import check_identifier
-from convostore.operations.exporting import Exporter, ExportResult
+from convostore.operations.exporting import Exporter, ExportResult, export_sessions
 from convostore.operations.importing import Importer, ImportResult, OnError
 from convostore.operations.importing import Progress as ImportProgress
 from convostore.operations.line_source import LineSource
 from convostore.operations.output import STANDARD_OUTPUT, open_output
+from convostore.repositories.exceptions import ValidationError
 from convostore.store import TenantStore
 
 _MEBIBYTE = 1024 * 1024
@@ -25,6 +37,13 @@ _MEBIBYTE = 1024 * 1024
 Source = Annotated[str, typer.Argument(metavar="FILE", help="JSON Lines, plain or gzipped; - is standard input.")]
 Treatment = Annotated[OnError, typer.Option("--on-error", help="What to do about a line that cannot be imported.")]
 LineLimit = Annotated[int, typer.Option("--max-line", min=1, max=1024, help="Longest line in MiB.")]
+User = Annotated[str | None, typer.Option("--user", "-u", help="Only the conversations of this user.")]
+Sessions = Annotated[
+    str | None,
+    typer.Option(
+        "--sessions", metavar="FILE", help="With --user: also what is kept of his sessions, without their ids."
+    ),
+]
 Target = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Where to; .gz compresses, - prints.")]
 
 
@@ -64,6 +83,7 @@ async def _import(file: str, where: Where, tenant: str, on_error: OnError, max_l
 
 async def import_with_bar(tenant: TenantStore, source: LineSource, on_error: OnError) -> ImportResult:
     """Import with a progress bar on standard error."""
+    gc.freeze()  # the program itself is no garbage: to look through it again and again would take a seventh of the time
     with _import_bar(source) as progress:
         return await Importer(tenant.database, on_error, progress).run(source)
 
@@ -71,7 +91,7 @@ async def import_with_bar(tenant: TenantStore, source: LineSource, on_error: OnE
 @contextmanager
 def _import_bar(source: LineSource) -> Iterator[ImportProgress]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), DownloadColumn())
-    with _bar(*columns) as bar:
+    with progress_bar(*columns) as bar:
         task = bar.add_task("importing", total=source.size)
 
         def progress(result: ImportResult, source: LineSource) -> None:
@@ -79,11 +99,6 @@ def _import_bar(source: LineSource) -> Iterator[ImportProgress]:
             bar.update(task, completed=source.position, description=text)
 
         yield progress
-
-
-def _bar(*columns: TextColumn | BarColumn | TaskProgressColumn | DownloadColumn | MofNCompleteColumn) -> Progress:
-    console = standard_error()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _tell_import(result: ImportResult) -> None:
@@ -106,38 +121,73 @@ def _tell_import(result: ImportResult) -> None:
 def export_command(
     *,
     tenant: Tenant,
+    user: User = None,
     output: Target = STANDARD_OUTPUT,
+    sessions: Sessions = None,
     as_json: AsJson = False,
     mongodb_uri: MongoUri = None,
+    redis_url: RedisUrl = None,
     database: DatabaseName = None,
     data: DataDirectory = None,
 ) -> None:
-    """Export all conversations of a tenant, in the form that import reads.
+    """Export all conversations of a tenant, or of one of his users, in the form that import reads.
 
-    The file is there only once it is whole. Printed to standard output, the summary goes to standard error.
+    A file is there only once it is whole. Printed to standard output, the summary goes to standard error.
 
     Example: convostore export --tenant acme --output acme.jsonl.gz
     """
-    result = run(_export(Where(mongodb_uri, database, data), tenant, output))
+    where = Where(mongodb_uri, database, data, redis_url)
+    result, written = run(_export(where, _Wanted(tenant, user, output, sessions)))
     if as_json and output != STANDARD_OUTPUT:
-        print_json(asdict(result))
+        print_json({**asdict(result), **({} if written is None else {"sessions": written})})
     else:
         tell(f"{result.conversations} conversations exported with {result.messages} messages, {result.bytes} bytes")
+        if written is not None:
+            tell(f"{written} sessions exported")
 
 
-async def _export(where: Where, tenant: str, output: str) -> ExportResult:
-    _check_target(output)
-    async with open_tenant(where, tenant) as opened:
-        columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn())
-        with _bar(*columns) as bar, open_output(output) as stream:
-            total = None if bar.disable else await opened.conversations.count()
-            task = bar.add_task("exporting", total=total)
-            exporter = Exporter(opened.database, lambda result: bar.update(task, completed=result.conversations))
-            return await exporter.run(stream)
+class _Wanted(NamedTuple):
+    """What is to be exported, and where to."""
+
+    tenant: str
+    user: str | None
+    output: str
+    sessions: str | None
+
+    def check(self) -> None:
+        """Make sure of it before servers are started for nothing."""
+        check_identifier(self.tenant, "tenant")
+        if self.user is not None:
+            check_identifier(self.user, "user")
+        elif self.sessions is not None:
+            raise ValidationError("sessions: are exported of one user: add --user", "sessions")
+        for target in (self.output, *filter(None, [self.sessions])):
+            _check_target(target)
+
+
+async def _export(where: Where, wanted: _Wanted) -> tuple[ExportResult, int | None]:
+    wanted.check()
+    async with open_store(where) as store:
+        result = await _export_conversations(store.tenant(wanted.tenant), wanted)
+        if wanted.user is None or wanted.sessions is None:
+            return result, None
+        with open_output(wanted.sessions) as stream:
+            return result, await export_sessions(store.sessions, wanted.tenant, wanted.user, stream)
+
+
+async def _export_conversations(opened: TenantStore, wanted: _Wanted) -> ExportResult:
+    columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn())
+    with progress_bar(*columns) as bar, open_output(wanted.output) as stream:
+        of_user = {} if wanted.user is None else {"user_id": wanted.user}
+        task = bar.add_task("exporting", total=None if bar.disable else await opened.conversations.count(of_user))
+
+        def progress(result: ExportResult) -> None:
+            bar.update(task, completed=result.conversations)
+
+        return await Exporter(opened.database, progress, user_id=wanted.user).run(stream)
 
 
 def _check_target(output: str) -> None:
-    # Before servers are started for nothing.
     target = Path(output)
     if output != STANDARD_OUTPUT and target.is_dir():
         raise IsADirectoryError(21, "Is a directory", output)

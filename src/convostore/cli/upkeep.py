@@ -7,23 +7,29 @@ from typing import Annotated, Any
 import typer
 
 from convostore.cli.drawing import cell, standard_output, table
-from convostore.cli.options import AsJson, DatabaseName, DataDirectory, MongoUri, Where, open_gateway
+from convostore.cli.options import (
+    AsJson,
+    DatabaseName,
+    DataDirectory,
+    MongoUri,
+    RedisUrl,
+    Where,
+    open_gateway,
+    open_gateways,
+)
 from convostore.cli.reporting import FAILED, print_json, run
 from convostore.models.identity import check_identifier
-from convostore.operations.doctor import SCANNED, Doctor, Finding, Level
 from convostore.operations.indexes import Schema, Step
+from convostore.operations.redis_stats import RedisStats, collect
 from convostore.operations.schema import COLLECTIONS
 from convostore.operations.stats import Stats, StoreStats
-from convostore.repositories.exceptions import RepositoryError
 
 _BAR_WIDTH = 30
-_MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
 OneTenant = Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant.")]
 Apply = Annotated[bool, typer.Option("--apply", help="Create what is missing; nothing is ever dropped.")]
-Scan = Annotated[int, typer.Option("--scan", min=0, help="Look at so many conversations at most; 0 for all.")]
 
 
 def stats_command(
@@ -31,26 +37,31 @@ def stats_command(
     tenant: OneTenant = None,
     as_json: AsJson = False,
     mongodb_uri: MongoUri = None,
+    redis_url: RedisUrl = None,
     database: DatabaseName = None,
     data: DataDirectory = None,
 ) -> None:
-    """Count conversations and messages, and the room that they take.
+    """Count conversations and messages, what is kept in Redis, and the room that they take.
 
     Example: convostore stats --tenant acme
     """
-    stats = run(_stats(Where(mongodb_uri, database, data), tenant))
+    stats, redis = run(_stats(Where(mongodb_uri, database, data, redis_url), tenant))
     if as_json:
         sizes = [{**asdict(size), "bytes_per_document": round(size.bytes_per_document, 1)} for size in stats.sizes]
-        print_json({"tenants": [asdict(tenant) for tenant in stats.tenants], "sizes": sizes})
+        tenants = [asdict(tenant) for tenant in stats.tenants]
+        print_json({"tenants": tenants, "sizes": sizes, "redis": asdict(redis) if redis else None})
     else:
         _draw_stats(stats)
+        if redis is not None:
+            _draw_keys(redis)
 
 
-async def _stats(where: Where, tenant: str | None) -> StoreStats:
+async def _stats(where: Where, tenant: str | None) -> tuple[StoreStats, RedisStats | None]:
     if tenant is not None:
         check_identifier(tenant, "tenant")
-    async with open_gateway(where) as gateway:
-        return await Stats(gateway.administration).collect(tenant)
+    async with open_gateways(where) as (mongodb, redis):
+        stats = await Stats(mongodb.administration).collect(tenant)
+        return stats, await collect(redis.state) if redis else None
 
 
 def _draw_stats(stats: StoreStats) -> None:
@@ -72,6 +83,14 @@ def _draw_stats(stats: StoreStats) -> None:
         room = map(readable, (size.data, size.storage, size.indexes))
         sizes.add_row(*map(cell, (size.name, size.documents, *room, f"{size.bytes_per_document:.0f}")))
     console.print(sizes)
+
+
+def _draw_keys(stats: RedisStats) -> None:
+    title = "Redis, all tenants" if stats.complete else "Redis, all tenants, counted in part"
+    drawn = table(title, "kind", "keys", "bytes each")
+    for kind in stats.kinds:
+        drawn.add_row(*map(cell, (kind.kind, kind.keys, f"{kind.bytes_per_key:.0f}")))
+    standard_output().print(drawn)
 
 
 def bar(value: int, most: int) -> str:
@@ -156,37 +175,3 @@ def _serves(step: Step) -> str:
         index for collection in COLLECTIONS if collection.name == step.collection for index in collection.indexes
     ]
     return next((index.serves for index in indexes if index.name == step.name), "")
-
-
-def doctor_command(
-    *,
-    scan: Scan = SCANNED,
-    as_json: AsJson = False,
-    mongodb_uri: MongoUri = None,
-    database: DatabaseName = None,
-    data: DataDirectory = None,
-) -> None:
-    """Look for what is wrong with a database; change nothing.
-
-    Ends with exit code 1 if there is a problem.
-
-    Example: convostore doctor --scan 0
-    """
-    findings = run(_doctor(Where(mongodb_uri, database, data), scan))
-    if as_json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        drawn = table("doctor", "check", "", "found")
-        for finding in findings:
-            drawn.add_row(cell(finding.check), cell(*_MARKS[finding.level]), cell(finding.text))
-        standard_output().print(drawn)
-    if any(finding.level is Level.PROBLEM for finding in findings):
-        raise typer.Exit(FAILED)
-
-
-async def _doctor(where: Where, scan: int) -> list[Finding]:
-    try:
-        async with open_gateway(where) as gateway:
-            return [finding async for finding in Doctor(gateway.administration, scan).examine()]
-    except RepositoryError as error:
-        return [Finding("MongoDB", Level.PROBLEM, str(error))]

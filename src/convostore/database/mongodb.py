@@ -28,6 +28,7 @@ def open_mongodb(settings: MongoSettings, **policies: Any) -> MongoGateway:
         settings.client_options(),
         deadline=settings.deadline,
         retry=RetryPolicy(attempts=settings.attempts),
+        concurrency=max(1, settings.max_pool_size // 2),  # units of work are not held up by what waits for them
         **policies,
     )
 

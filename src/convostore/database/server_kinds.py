@@ -2,6 +2,7 @@
 
 import re
 import socket
+from typing import ClassVar
 
 from convostore.database.child_server import HOST, ChildServer, PortTakenError
 from convostore.gateways.server_probe import initiate_replica_set, is_writable_primary, mongod_process_id
@@ -18,6 +19,8 @@ class MongodServer(ChildServer):
 
     name = "mongod"
     database_type = "MongoDB"
+    cache_gigabytes: ClassVar[str] = "0.5"
+    oplog_megabytes: ClassVar[str] = "256"
 
     @property
     def uri(self) -> str:
@@ -32,7 +35,7 @@ class MongodServer(ChildServer):
         return [
             *(str(self.program), "--quiet", "--dbpath", str(self.data), "--replSet", REPLICA_SET),
             *("--bind_ip", HOST, "--port", str(self.port), "--nounixsocket"),
-            *("--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"),
+            *("--wiredTigerCacheSizeGB", self.cache_gigabytes, "--oplogSize", self.oplog_megabytes),
             # What a client that dies in a unit of work leaves open blocks others for that long, by default a minute.
             *("--setParameter", "transactionLifetimeLimitSeconds=10"),
             *(word for parameter in parameters for word in ("--setParameter", parameter)),
@@ -40,16 +43,24 @@ class MongodServer(ChildServer):
 
     def is_ready(self) -> bool:
         """Found the replica set where needed and tell whether this is its primary."""
+        return (
+            self.answers()
+            and initiate_replica_set(HOST, self.port, REPLICA_SET)
+            and is_writable_primary(HOST, self.port)
+        )
+
+    def answers(self) -> bool:
+        """Tell whether the server answers, be it of a replica set already or not.
+
+        Raises:
+            PortTakenError: a server that is not this child answers on the port.
+        """
         if not _listens(self.port):
             return False
         pid = mongod_process_id(HOST, self.port)
         if pid not in (None, self.pid):
             raise PortTakenError
-        return (
-            pid is not None
-            and initiate_replica_set(HOST, self.port, REPLICA_SET)
-            and is_writable_primary(HOST, self.port)
-        )
+        return pid is not None
 
 
 class ValkeyServer(ChildServer):

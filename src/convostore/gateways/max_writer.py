@@ -5,17 +5,17 @@ update is sent; after an error or a cancellation it is simply sent again.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import Context
 from typing import Any, Protocol
 
-from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from convostore.gateways.mongo_transaction import Attempt
 from convostore.gateways.operation import Operation
+from convostore.gateways.update_command import update_all
 from convostore.logs import get_logger
 from convostore.repositories.exceptions import RepositoryError
 
@@ -48,6 +48,7 @@ class MaxWriter:
         self._task: asyncio.Task[None] | None = None
         self._logger = get_logger("activity")
         self.on_missing: Callable[[str], None] | None = None
+        self.on_written: Callable[[Collection[str]], Awaitable[None]] | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -105,6 +106,8 @@ class MaxWriter:
         self._in_flight.append(batch)
         try:
             matched = await self._gateway.run(self._operation(), lambda session: self._send(batch, session))
+            if self.on_written is not None:
+                await self.on_written(batch)
         except BaseException:
             for identity, values in batch.items():
                 _merge(self._pending, identity, values)
@@ -122,10 +125,10 @@ class MaxWriter:
     async def _send(self, batch: dict[str, Values], session: AsyncClientSession | None) -> int:
         # Only documents with a tenant: what has none is the tombstone of a deleted one.
         updates = [
-            UpdateOne({"_id": identity, "tenant_id": {"$exists": True}}, {"$max": values})
+            {"q": {"_id": identity, "tenant_id": {"$exists": True}}, "u": {"$max": values}}
             for identity, values in batch.items()
         ]
-        return (await self._collection.bulk_write(updates, ordered=False, session=session)).matched_count
+        return await update_all(self._collection, updates, session)
 
     async def _missing(self, batch: Iterable[str]) -> set[str]:
         identities = list(batch)
@@ -154,12 +157,17 @@ class MaxWriter:
 
 
 def _merge(into: dict[str, Values], identity: str, values: Values) -> None:
-    kept = into.setdefault(identity, {})
+    kept = into.get(identity)
+    if kept is None:
+        into[identity] = values.copy()
+        return
     for name, value in values.items():
-        if name not in kept or _rank(value) > _rank(kept[name]):
+        if name not in kept or _is_greater(value, kept[name]):
             kept[name] = value
 
 
-def _rank(value: Any) -> Any:
+def _is_greater(value: Any, other: Any) -> bool:
+    if type(value) is not dict:
+        return bool(value > other)
     # As the server does it: documents compare by their fields in order; the first two of ours decide.
-    return tuple(value.values())[:2] if isinstance(value, dict) else value
+    return tuple(value.values())[:2] > tuple(other.values())[:2]

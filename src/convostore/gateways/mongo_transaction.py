@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import ConnectionFailure, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, PyMongoError
 
 from convostore.gateways.cancellation import cancel_once, finish
 from convostore.gateways.operation import Operation
@@ -37,11 +37,13 @@ class MongoTransaction:
 
     Attributes:
         failure: the first error of an operation in it, or None.
+        touched: the identities of conversations that it has written to.
     """
 
     def __init__(self, session: AsyncClientSession, owner: object, deadline: float) -> None:
         self.owner = owner
         self.failure: BaseException | None = None
+        self.touched: set[str] = set()
         self._session = session
         self._deadline = deadline
         self._used = False
@@ -113,7 +115,7 @@ class MongoTransaction:
     async def _abort_once(self) -> bool:
         try:
             await self._session.client.admin.command("abortTransaction", session=self._session)
-        except ConnectionFailure:
+        except (ConnectionFailure, ConfigurationError):  # the second of a member that is just starting
             return False
         except PyMongoError:
             return True  # the server has given it up already
@@ -138,9 +140,9 @@ class MongoTransaction:
             await asyncio.sleep(_PAUSE)
 
     async def _end(self) -> None:
-        # Ending the session aborts what is still open; the driver swallows what goes wrong there, since the server
-        # gives up an abandoned transaction by itself.
-        with suppress(TimeoutError):
+        # Ending the session aborts what is still open. The driver swallows most of what goes wrong there, and the rest
+        # tells nobody anything: the server gives up an abandoned transaction by itself.
+        with suppress(*DRIVER_ERRORS):
             async with asyncio.timeout(min(self._deadline, _FAREWELL)):
                 await self._session.end_session()
 

@@ -14,6 +14,7 @@ class Operation(NamedTuple):
         entity_id: the identity it concerns, or empty.
         writes: whether it may change something.
         repeatable: whether doing it twice is the same as doing it once, so that it may be retried.
+        calls: how many callers it is made for.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Operation(NamedTuple):
     entity_id: str = ""
     writes: bool = False
     repeatable: bool = False
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class OperationDetails:
         collection: where it acted.
         duration: seconds.
         error: the name of the error's class, or None.
+        calls: how many callers it was made for; those who call at the same time share one.
     """
 
     operation: str
     collection: str
     duration: float
     error: str | None
+    calls: int = 1
 
 
 class Observer(Protocol):

@@ -7,21 +7,24 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-__all__ = ["initiate_replica_set", "is_writable_primary", "mongod_process_id"]
+__all__ = ["direct_client", "initiate_replica_set", "is_writable_primary", "mongod_process_id"]
 
 NOT_YET_INITIALIZED = 94
 ANSWER_MILLISECONDS = 5000
 
 
 @contextmanager
-def _direct_client(host: str, port: int) -> Iterator[MongoClient[dict[str, Any]]]:
+def direct_client(
+    host: str, port: int, milliseconds: int = ANSWER_MILLISECONDS
+) -> Iterator[MongoClient[dict[str, Any]]]:
+    """Open a client of one server, whatever set it is of; for the other probes only."""
     client: MongoClient[dict[str, Any]] = MongoClient(
         host,
         port,
         directConnection=True,
-        connectTimeoutMS=ANSWER_MILLISECONDS,
-        socketTimeoutMS=ANSWER_MILLISECONDS,
-        serverSelectionTimeoutMS=ANSWER_MILLISECONDS,
+        connectTimeoutMS=milliseconds,
+        socketTimeoutMS=milliseconds,
+        serverSelectionTimeoutMS=milliseconds,
     )
     with client:
         yield client
@@ -38,7 +41,7 @@ def mongod_process_id(host: str, port: int) -> int | None:
         The process id, or None when no mongod answers there.
     """
     try:
-        with _direct_client(host, port) as client:
+        with direct_client(host, port) as client:
             return int(client.admin.command("serverStatus")["pid"])
     except PyMongoError:
         return None
@@ -55,7 +58,7 @@ def is_writable_primary(host: str, port: int) -> bool:
         True for a writable primary; False for everything else, an absent server included.
     """
     try:
-        with _direct_client(host, port) as client:
+        with direct_client(host, port) as client:
             return bool(client.admin.command("hello")["isWritablePrimary"])
     except PyMongoError:
         return False
@@ -76,7 +79,7 @@ def initiate_replica_set(host: str, port: int, name: str) -> bool:
         True when the configuration is in place, False when the server cannot take it yet.
     """
     try:
-        with _direct_client(host, port) as client:
+        with direct_client(host, port) as client:
             _put_in_place(client, f"{host}:{port}", name)
     except PyMongoError:
         return False

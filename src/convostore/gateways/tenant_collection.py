@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bson import encode
-from bson.raw_bson import RawBSONDocument
-from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.read_concern import ReadConcern
 
-from convostore.gateways.cancellation import finish
+from convostore.gateways.find_command import Find, Finder, Sort
 from convostore.gateways.operation import Operation
+from convostore.gateways.shared_calls import ONLY_TENANT
+from convostore.gateways.shared_inserts import Placed, Run
+from convostore.gateways.shared_reads import SharedReads
+from convostore.gateways.shared_updates import Update
+from convostore.gateways.translation import DRIVER_ERRORS, translate
 from convostore.models.identity import AFTER_SEPARATOR, SEPARATOR, join
 from convostore.repositories.exceptions import ValidationError
 
@@ -20,13 +22,10 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]  # the components of an identity without the tenant
 Stored = dict[str, Any]
-Sort = Sequence[tuple[str, int]]
-Session = AsyncClientSession | None
 
-MAX_BATCH_BYTES = 40_000_000  # the server takes 48,000,000 in one command, and only one command is one insert
+MAX_BATCH_BYTES = 40_000_000  # the server takes 48,000,000 in one command
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-_ONE_BATCH = 1_000_000  # the server's own first batch is 101; of a read cancelled during it the cursor is not known
-_ONLY_TENANT = {"tenant_id": 1}
+_FIXED_BYTES = 200  # what is stored beside the names: of the identity, the sequence, the batch
 
 
 class TenantCollection:
@@ -41,7 +40,9 @@ class TenantCollection:
     def __init__(self, gateway: "MongoGateway", name: str, tenant_id: str, entity_type: str) -> None:
         self._gateway = gateway
         self._collection: AsyncCollection[Stored] = gateway.database[name]
-        self._unsettled = self._collection.with_options(read_concern=ReadConcern("local"))
+        self._shared = gateway.shared(name)
+        self._finder = Finder(self._collection)
+        self._unsettled = Finder(self._collection.with_options(read_concern=ReadConcern("local")))
         self._tenant_id = tenant_id
         self._name = name
         self._entity_type = entity_type
@@ -65,36 +66,29 @@ class TenantCollection:
 
     async def insert(self, key: Key, document: Mapping[str, Any]) -> None:
         """Store a new document."""
-        stamped = self._stamped(key, document)
-        await self._gateway.run(
-            self._write("insert_one", key),
-            lambda session: self._collection.insert_one(stamped, session=session),
-        )
+        size = _check_size(self.stored_size(key, document), self._write("insert_one", key))
+        placed = await self.insert_run([(key, document)], size)
+        if placed.error is not None:
+            raise placed.error
 
     async def get(self, key: Key) -> Stored | None:
         """Return a document, or None."""
-        return await self._find_one(key, None)
+        return await self._own(self._shared.reads, key)
 
     async def exists(self, key: Key) -> bool:
         """Say whether there is such a document."""
-        return await self._find_one(key, _ONLY_TENANT) is not None
+        return await self._own(self._shared.looks, key) is not None
 
-    async def _find_one(self, key: Key, projection: Mapping[str, Any] | None) -> Stored | None:
-        query = {"_id": self.identity(key)}
-        found = await self._gateway.run(
-            self._read("find_one", key),
-            lambda session: self._collection.find_one(query, projection, session=session),
-        )
+    async def _own(self, reads: SharedReads, key: Key) -> Stored | None:
+        found = await reads.get(self._tenant_id, self.identity(key), self._read("find_one", key))
         return found if found is not None and found.get("tenant_id") == self._tenant_id else None
 
     async def was_deleted(self, key: Key) -> bool:
         """Say whether a tombstone stands in the place of a document; it bears no tenant."""
         query = {"_id": self.identity(key), "tenant_id": None, "deleted_at": {"$exists": True}}
-        found = await self._gateway.run(
-            self._read("find_one", key),
-            lambda session: self._collection.find_one(query, _ONLY_TENANT, session=session),
-        )
-        return found is not None
+        asked = Find(query, limit=1, projection=ONLY_TENANT)
+        found = await self._gateway.run(self._read("find_one", key), lambda session: self._finder.find(asked, session))
+        return bool(found)
 
     async def update(self, key: Key, guard: Mapping[str, Any], change: Any) -> bool:
         """Change the document of a key if it also matches the guard; say whether it did.
@@ -105,32 +99,48 @@ class TenantCollection:
             change: an update document or pipeline.
         """
         query = {"_id": self.identity(key), "tenant_id": self._tenant_id, **guard}
+        operation = self._write("update_one", key)
+        if isinstance(change, Mapping):
+            size = _check_size(encoded_size({"q": query, "u": change}, operation), operation)
+            return await self._shared.updates.update(self._tenant_id, Update(query, change, operation, size))
         result = await self._gateway.run(
-            self._write("update_one", key),
-            lambda session: self._collection.update_one(query, change, session=session),
+            operation, lambda session: self._collection.update_one(query, change, session=session)
         )
         return result.matched_count > 0
 
     # many documents
 
-    async def insert_adjacent(self, documents: Sequence[tuple[Key, Mapping[str, Any]]]) -> None:
-        """Store new documents by one command that stops at the first that is refused.
+    def size_of(self, document: Mapping[str, Any], prefix: Key) -> int:
+        """Return how many bytes a document takes at most once it is stored below a prefix.
 
         Raises:
-            ValidationError: together they are larger than one command may be; nothing was sent.
+            ValidationError: it holds what cannot be stored.
         """
-        operation = self._write("insert_many", documents[0][0])
-        stamped = [self._stamped(key, document) for key, document in documents]
-        await self._gateway.run(operation, lambda session: self._insert_adjacent(stamped, session))
+        # Each character of an identity is escaped to three bytes, or encoded to four.
+        names = 4 * sum(map(len, (self._tenant_id, self._tenant_id, *prefix)))
+        try:
+            return len(encode(document)) + names + _FIXED_BYTES
+        except DRIVER_ERRORS as error:
+            raise translate(error, self._write("insert_one", prefix)) from error
 
-    async def _insert_adjacent(self, stamped: list[Stored], session: Session) -> None:
-        raw = [RawBSONDocument(encode(document)) for document in stamped]
-        if max(len(document.raw) for document in raw) > MAX_DOCUMENT_BYTES:
-            # The server would refuse it only after it has stored those before it.
-            raise ValidationError(f"messages: one is larger than {MAX_DOCUMENT_BYTES} bytes", "messages")
-        if sum(len(document.raw) for document in raw) > MAX_BATCH_BYTES:
-            raise ValidationError(f"messages: larger than {MAX_BATCH_BYTES} bytes together", "messages")
-        await self._collection.insert_many(raw, ordered=True, session=session)
+    def stored_size(self, key: Key, document: Mapping[str, Any]) -> int:
+        """Return how many bytes a document takes as it is stored; ``size_of`` costs less.
+
+        Raises:
+            ValidationError: it holds what cannot be stored.
+        """
+        return encoded_size(self._stamped(key, document), self._write("insert_one", key))
+
+    async def insert_run(self, documents: Sequence[tuple[Key, Mapping[str, Any]]], size: int) -> Placed:
+        """Store new documents one after the other, none behind one that was refused; say how far that went.
+
+        Args:
+            documents: at least one.
+            size: bytes of all of them, as ``size_of`` tells.
+        """
+        operation = self._write("insert_one" if len(documents) == 1 else "insert_many", documents[0][0])
+        stamped = [self._stamped(key, document) for key, document in documents]
+        return await self._shared.inserts.insert(self._tenant_id, Run(stamped, operation, size))
 
     async def get_many(self, keys: Sequence[Key], projection: Sequence[str] | None = None) -> dict[Key, Stored]:
         """Return the documents of those keys that there are."""
@@ -149,13 +159,13 @@ class TenantCollection:
         projection: Sequence[str] | None = None,
     ) -> list[Stored]:
         """Return the documents that match a query made by the library."""
-        scoped = {"tenant_id": self._tenant_id, **query}
+        asked = Find({"tenant_id": self._tenant_id, **query}, sort, skip, limit, projection)
+        return await self._gateway.run(self._read("find"), lambda session: self._finder.find(asked, session))
 
-        async def attempt(session: Session) -> list[Stored]:
-            cursor = self._collection.find(scoped, projection, skip=skip, limit=limit, session=session)
-            return await _all(cursor.sort(sort) if sort else cursor, limit)
-
-        return await self._gateway.run(self._read("find"), attempt)
+    async def find_first(self, query: Mapping[str, Any], sort: Sort, limit: int) -> list[Stored]:
+        """Return the first documents that match a query to which an index leads; concurrent callers share the way."""
+        asked = Find({"tenant_id": self._tenant_id, **query}, sort, limit=limit)
+        return await self._shared.finds.find(self._tenant_id, asked, self._read("find"))
 
     def within(self, prefix: Key) -> Stored:
         """Return the condition that a document lies below a prefix; the empty one is all of the tenant's."""
@@ -182,12 +192,10 @@ class TenantCollection:
             condition: further conditions, made by the library.
         """
         query = {"_id": self._bounds(prefix, after, before), **(condition or {})}
-
-        async def attempt(session: Session) -> list[Stored]:
-            cursor = self._collection.find(query, limit=limit, session=session)
-            return await _all(cursor.sort("_id", -1 if descending else 1), limit)
-
-        return await self._gateway.run(self._read("find", prefix), attempt)
+        asked, operation = Find(query, [("_id", -1 if descending else 1)], limit=limit), self._read("find", prefix)
+        if limit:
+            return await self._shared.finds.find(self._tenant_id, asked, operation)
+        return await self._gateway.run(operation, lambda session: self._finder.find(asked, session))
 
     def _bounds(self, prefix: Key, after: str | None = None, before: str | None = None) -> dict[str, str]:
         start = self.identity(prefix)
@@ -196,13 +204,10 @@ class TenantCollection:
 
     async def last(self, prefix: Key) -> Stored | None:
         """Return the last document below a prefix as the primary has it, whether or not it is settled yet."""
-        query = {"_id": self._bounds(prefix)}
-
-        async def attempt(session: Session) -> list[Stored]:
-            cursor = self._unsettled.find(query, limit=1, session=session)
-            return await _all(cursor.sort("_id", -1), 1)
-
-        found = await self._gateway.run(self._read("find", prefix), attempt)
+        asked = Find({"_id": self._bounds(prefix)}, [("_id", -1)], limit=1)
+        found = await self._gateway.run(
+            self._read("find", prefix), lambda session: self._unsettled.find(asked, session)
+        )
         return found[0] if found else None
 
     async def update_range(self, prefix: Key, before: str, change: Any) -> int:
@@ -224,11 +229,20 @@ class TenantCollection:
         )
 
 
-async def _all(cursor: AsyncCursor[Stored], limit: int) -> list[Stored]:
-    # One batch as a rule; where there are more, a cancelled reader must not leave the cursor open on the server.
+def encoded_size(document: Mapping[str, Any], operation: Operation) -> int:
+    """Return how many bytes a document takes; so what cannot be stored fails before it travels with others.
+
+    Raises:
+        ValidationError: it holds what cannot be stored.
+    """
     try:
-        # A batch as large as the limit would leave the cursor open, and cost a second trip to learn that it is empty.
-        return await cursor.batch_size(limit + 1 if limit else _ONE_BATCH).to_list()
-    finally:
-        if cursor.alive and cursor.cursor_id:
-            await finish(cursor.close())
+        return len(encode(document))
+    except DRIVER_ERRORS as error:
+        raise translate(error, operation) from error
+
+
+def _check_size(size: int, operation: Operation) -> int:
+    if size > MAX_DOCUMENT_BYTES:
+        subject = f"{operation.entity_type} '{operation.entity_id}'"
+        raise ValidationError(f"document: {subject} is larger than the database allows", "document")
+    return size

@@ -1,9 +1,9 @@
 """The handle of one tenant: everything reached through it belongs to him."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convostore.gateways.tenant_collection import TenantCollection
-from convostore.models.identity import join
+from convostore.models.identity import check_identifier, join
 from convostore.repositories.exceptions import TenantMismatchError
 
 if TYPE_CHECKING:
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from convostore.gateways.max_writer import MaxWriter
     from convostore.gateways.mongo_gateway import MongoGateway
     from convostore.gateways.retry import RetryPolicy
+    from convostore.repositories.conversation_cache import ConversationCache
+    from convostore.repositories.newest_cache import NewestCache
 
 
 class TenantDatabase:
@@ -37,9 +39,10 @@ class TenantDatabase:
 
         Raises:
             TenantMismatchError: it is another.
+            ValidationError: it cannot be one.
         """
         if tenant_id != self.tenant_id:
-            raise TenantMismatchError(self.tenant_id, str(tenant_id))
+            raise TenantMismatchError(self.tenant_id, check_identifier(tenant_id, "tenant_id"))
 
     @property
     def deadline(self) -> float:
@@ -57,9 +60,19 @@ class TenantDatabase:
         return self.gateway.activity
 
     @property
-    def lanes(self) -> "Lanes":
+    def lanes(self) -> "Lanes[Any, Any]":
         """The order of this process's appends to each conversation."""
         return self.gateway.lanes
+
+    @property
+    def cached(self) -> "ConversationCache | None":
+        """The cache that conversations are read through, if they are, and not in a unit of work."""
+        return None if self.gateway.cached is None or self.in_transaction() else self.gateway.cached
+
+    @property
+    def newest(self) -> "NewestCache | None":
+        """The cache that newest messages are read through, if they are, and not in a unit of work."""
+        return None if self.gateway.newest is None or self.in_transaction() else self.gateway.newest
 
     def in_transaction(self) -> bool:
         """Say whether the present context is in a unit of work on this database."""

@@ -5,12 +5,13 @@ and would otherwise reach a log with the traceback.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson.errors
 from pymongo import errors
 
 from convostore.gateways.operation import Operation
+from convostore.gateways.waiting import CrowdedError
 from convostore.repositories.exceptions import (
     ConnectionError,  # noqa: A004 - the name is the specification's
     CorruptDocumentError,
@@ -30,6 +31,7 @@ DRIVER_ERRORS = (
     TimeoutError,
     OverflowError,
     UnicodeEncodeError,
+    CrowdedError,
     RuntimeError,  # what the driver raises in another event loop than its own
 )
 Factory = Callable[[Exception, Operation], RepositoryError]
@@ -53,6 +55,11 @@ def _unreachable(error: Exception, _: Operation) -> RepositoryError:
     return ConnectionError(DATABASE, error)
 
 
+def _not_ready(error: Exception, operation: Operation) -> RepositoryError:
+    # A member that is just starting knows of no sessions; nothing was sent to it.
+    return ConnectionError(DATABASE, error, message=f"a server of {DATABASE} is not ready for {operation.name}")
+
+
 def _late(error: Exception, operation: Operation) -> RepositoryError:
     message = f"{DATABASE} did not answer {operation.name} in time"
     return DeadlineExceededError(DATABASE, error, outcome=_outcome(operation), message=message)
@@ -60,6 +67,11 @@ def _late(error: Exception, operation: Operation) -> RepositoryError:
 
 def _busy(error: Exception, operation: Operation) -> RepositoryError:
     message = f"no connection to {DATABASE} became free for {operation.name}: the pool is exhausted"
+    return DeadlineExceededError(DATABASE, error, message=message)
+
+
+def _crowded(error: Exception, operation: Operation) -> RepositoryError:
+    message = f"too many calls wait for {DATABASE}: {operation.name} was not sent"
     return DeadlineExceededError(DATABASE, error, message=message)
 
 
@@ -109,10 +121,12 @@ _BY_CLASS: tuple[tuple[type[Exception], Factory], ...] = (
     (errors.DuplicateKeyError, _duplicate),
     (errors.DocumentTooLarge, _too_large),
     (errors.WaitQueueTimeoutError, _busy),
+    (CrowdedError, _crowded),
     (errors.ServerSelectionTimeoutError, _unreachable),
     (errors.NetworkTimeout, _late),
     (errors.ExecutionTimeout, _late),
     (errors.ConnectionFailure, _disconnected),
+    (errors.ConfigurationError, _not_ready),
     (TimeoutError, _late),
     (bson.errors.InvalidDocument, _not_storable),
     (bson.errors.InvalidBSON, _unreadable),
@@ -122,8 +136,9 @@ _BY_CLASS: tuple[tuple[type[Exception], Factory], ...] = (
     (UnicodeEncodeError, _not_storable),
 )
 
+_DUPLICATE = 11000
 _BY_CODE: dict[int, Factory] = {
-    11000: _duplicate,
+    _DUPLICATE: _duplicate,
     20: _no_transactions,
     263: _no_transactions,
     112: _conflict,
@@ -187,6 +202,41 @@ def write_errors(error: BaseException) -> list[dict[str, Any]]:
     details = getattr(error, "details", None) or {}
     found: list[dict[str, Any]] = details.get("writeErrors", [])
     return found
+
+
+class Failure(NamedTuple):
+    """What became of one operation of a batch that the server refused.
+
+    Attributes:
+        place: its place in the batch.
+        code: the server's.
+        details: what the server says of it.
+    """
+
+    place: int
+    code: int
+    details: dict[str, Any]
+
+    def translated(self, operation: Operation) -> RepositoryError:
+        """Return our error, as for the operation by itself."""
+        cls = errors.DuplicateKeyError if self.code == _DUPLICATE else errors.WriteError
+        return translate(cls(str(self.details.get("errmsg", "")), self.code, self.details), operation)
+
+
+def failures_of(error: errors.BulkWriteError) -> list[Failure]:
+    """Return what was refused of a batch.
+
+    Raises:
+        PyMongoError: what is wrong is not one operation or the other; above all a write concern that was not met, for
+            then even what was applied may yet be rolled back.
+    """
+    concerns = error.details.get("writeConcernErrors")
+    if concerns:
+        raise errors.WriteConcernError(concerns[0].get("errmsg", ""), concerns[0].get("code"), concerns[0]) from error
+    refused = write_errors(error)
+    if not refused:
+        raise error
+    return [Failure(each["index"], each["code"], each) for each in refused]
 
 
 def _code(error: Exception) -> int | None:

@@ -1,31 +1,18 @@
 """Document: the base of everything that is stored."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from convostore.models.plain_data import escape_keys, needs_escape, unescape_keys
+from convostore.models.part import Part, built
+from convostore.models.plain_data import check_plain_data, escape_keys, needs_escape, unescape_keys
+from convostore.models.stored_form import ESCAPED, put_into_utc, stored_form
 from convostore.models.types import OptionalTenantId, to_utc_milliseconds
 from convostore.repositories.exceptions import CorruptDocumentError, ValidationError
-
-ESCAPED = "escaped"  # names the fields whose keys were escaped on the way in; most documents have none
-
-
-class Part(BaseModel):
-    """A frozen, strictly validated part of a document, made by the library.
-
-    Class attributes:
-        moment_fields: the fields that hold a moment.
-    """
-
-    moment_fields: ClassVar[tuple[str, ...]] = ()
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", hide_input_in_errors=True, validate_default=False
-    )
 
 
 class Value(Part):
@@ -84,19 +71,40 @@ class Document(Value):
             raise ValidationError(f"{name}: cannot be changed once it is stored", name)
         return super().evolve(**changes)
 
+    def stamped(self, tenant_id: str) -> Self:
+        """Return the document as one of a tenant's.
+
+        Raises:
+            ValidationError: plain data has been changed into what cannot be stored.
+        """
+        # Nothing else can have changed, and to validate all again would cost a twentieth of storing it.
+        plain = {name: dict(value) for name in self.plain_fields if (value := getattr(self, name))}
+        for name, value in plain.items():
+            check_plain_data(value, name)
+        return self.replaced(**plain, tenant_id=tenant_id)
+
+    def replaced(self, /, **changes: Any) -> Self:
+        """Return a copy with some fields changed to what is known to be valid; ``evolve`` is for callers."""
+        return built(type(self), {**self.__dict__, **changes}, self.__pydantic_fields_set__ | changes.keys())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the document in its stored form; fields without a value are left out."""
-        kept = (item for item in self.__dict__.items() if item[0] not in self.transient_fields)
-        stored = {name: _stored(value) for name, value in kept if value not in _UNSET or self._says(name, value)}
+        stored = {
+            name: value if type(value) in _STORED_AS_THEY_ARE else _stored(value)
+            for name, value in self.__dict__.items()
+            if value is not None
+            and name not in self.transient_fields
+            and (value or value not in _UNSET or self._says(name))
+        }
         escaped = [name for name in self.plain_fields if name in stored and needs_escape(stored[name])]
         if escaped:
             stored.update({name: escape_keys(stored[name]) for name in escaped}, escaped=escaped)
         return stored
 
     @classmethod
-    def _says(cls, name: str, empty: Any) -> bool:
+    def _says(cls, name: str) -> bool:
         """Say whether an empty value differs from the one a field has when it is left out."""
-        return empty is not None and cls.model_fields[name].default is None
+        return cls.__pydantic_fields__[name].default is None
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self:
@@ -105,24 +113,44 @@ class Document(Value):
         Raises:
             CorruptDocumentError: a field is missing or not valid.
         """
-        fields = _with_zone(cls, stored)
-        if ESCAPED in fields:
-            names = [name for name in cls.plain_fields if name in fields and name in _names(fields[ESCAPED])]
-            fields.update({name: unescape_keys(fields[name]) for name in names})
-        for name, kind in cls.nested.items():
-            if isinstance(fields.get(name), dict):
-                fields[name] = _known(kind, fields[name])
+        return cls.from_dicts((stored,))[0]
+
+    @classmethod
+    def from_dicts(cls, several: Iterable[dict[str, Any]]) -> list[Self]:
+        """Return the documents of several stored forms, as ``from_dict`` does.
+
+        Raises:
+            CorruptDocumentError: a field of one is missing or not valid.
+        """
+        stored = several if isinstance(several, list) else list(several)
+        documents = stored_form(cls).read(stored)
+        return [cls._validated(each) for each in stored] if documents is None else documents
+
+    @classmethod
+    def _validated(cls, stored: dict[str, Any]) -> Self:
         document = cls.__new__(cls)
         try:
             # What the constructor of the base class does, without the detour over keyword arguments.
-            cls.__pydantic_validator__.validate_python(fields, self_instance=document, extra="ignore")
+            cls.__pydantic_validator__.validate_python(cls._fields(stored), self_instance=document, extra="ignore")
         except pydantic.ValidationError as error:
             field = _as_our_own(error.errors(include_input=False, include_url=False)[0]).field
             raise CorruptDocumentError(cls.entity_type, str(stored.get("_id")), str(field)) from None
         return document
 
+    @classmethod
+    def _fields(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        fields = _with_zone(cls, stored)
+        if ESCAPED in fields:
+            names = [name for name in cls.plain_fields if name in fields and name in _names(fields[ESCAPED])]
+            fields.update({name: unescape_keys(fields[name]) for name in names})
+        for name in cls.nested:
+            if name in fields and isinstance(fields[name], dict):
+                fields[name] = _known(cls.nested[name], fields[name])
+        return fields
 
-_UNSET: tuple[Any, ...] = (None, "", (), {})
+
+_UNSET: tuple[Any, ...] = ("", (), {})
+_STORED_AS_THEY_ARE = frozenset({str, int, bool, datetime, dict})
 _PLAINER = {
     "extra_forbidden": "is not known",
     "string_pattern_mismatch": "has characters that it must not have, such as control characters",
@@ -142,10 +170,7 @@ def _known(kind: type[Part], stored: dict[str, Any]) -> dict[str, Any]:
 def _with_zone(kind: type[Part], stored: dict[str, Any]) -> dict[str, Any]:
     """Return a copy in which the moments say that they are in UTC, as the database keeps them."""
     fields = stored.copy()
-    for name in kind.moment_fields:
-        moment = fields.get(name)
-        if type(moment) is datetime and moment.tzinfo is None:
-            fields[name] = moment.replace(tzinfo=UTC)
+    put_into_utc(fields, kind.moment_fields)
     return fields
 
 
@@ -157,11 +182,13 @@ def _in_utc(moment: datetime, field: str) -> datetime:
 
 
 def _stored(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return {name: _stored(item) for name, item in value.__dict__.items() if item is not None}
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, str) else value
+    if isinstance(value, BaseModel):
+        return {name: _stored(item) for name, item in value.__dict__.items() if item is not None}
+    return value
 
 
 def _as_our_own(details: ErrorDetails) -> ValidationError:

@@ -4,6 +4,7 @@ Each component is percent-escaped where it holds a character with a meaning in a
 join of different components is never the same string, and ``split`` gives back exactly what was joined.
 """
 
+from functools import lru_cache
 from urllib.parse import unquote
 
 from convostore.repositories.exceptions import ValidationError
@@ -16,6 +17,12 @@ _RESERVED = "%:{}"  # the percent sign first: what the others become must not be
 
 def escape(component: str) -> str:
     """Return the component with the reserved characters percent-escaped."""
+    # Made for each call to a database, mostly of the same few tenants and conversations, or of a number.
+    return component if component.isalnum() else _escaped(component)
+
+
+@lru_cache(maxsize=4096)
+def _escaped(component: str) -> str:
     for character in _RESERVED:
         if character in component:
             component = component.replace(character, f"%{ord(character):02X}")
@@ -24,7 +31,13 @@ def escape(component: str) -> str:
 
 def join(*components: str) -> str:
     """Return the identity of the components, which must have been checked."""
-    return SEPARATOR.join([escape(component) for component in components])
+    return _head(components[:-1]) + escape(components[-1])
+
+
+@lru_cache(maxsize=8192)
+def _head(components: tuple[str, ...]) -> str:
+    # The tenant, or the tenant and the conversation: the same for many calls.
+    return "".join([escape(component) + SEPARATOR for component in components])
 
 
 def split(identity: str) -> tuple[str, ...]:

@@ -77,11 +77,16 @@ def check_text(value: str, path: str) -> None:
     Raises:
         ValidationError: it holds a lone surrogate.
     """
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValidationError(f"{path}: must not contain lone surrogates", path) from error.with_traceback(None)
+    if not (value.isascii() or _is_encodable(value)):
+        raise ValidationError(f"{path}: must not contain lone surrogates", path)
+
+
+def _is_encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # it holds the text, so it must not be what led to an error
+        return False
+    return True
 
 
 def needs_escape(value: Any) -> bool:

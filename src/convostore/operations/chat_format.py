@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from convostore.models.mongo.conversation_model import PREVIEW_LENGTH, ConversationDocument, LastMessage
+from convostore.models.mongo.conversation_model import PREVIEW_LENGTH, ConversationDocument
 from convostore.models.mongo.message_model import MessageDocument
 from convostore.models.plain_data import check_plain_data
 from convostore.operations.chat_message import (
@@ -31,6 +31,7 @@ from convostore.operations.chat_message import (
     read_moment,
     settle_entry,
     settle_times,
+    stored_moment,
     write_entry,
     write_gap,
     write_moment,
@@ -40,27 +41,39 @@ from convostore.repositories.exceptions import ValidationError
 
 MAX_MESSAGES = 100_000
 _FIRST = ("conversation_id", "metadata", "messages")
-_DEFAULTS = {"user_id": "imported", "channel": "api", "status": "active"}
+DEFAULTS: dict[str, Any] = {"user_id": "imported", "channel": "api", "status": "active"}
 _FIELDS = ("user_id", "channel", "status", "title", "tags", "assignee")
 _TIMES = ("created_at", "started_at", "updated_at", "completed_at")
 _OWN = frozenset({*_FIRST, *_FIELDS, *_TIMES})
+canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 Content = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadConversation:
-    """The documents of a line.
+    """The documents of a line, in their stored form without the tenant.
 
     Attributes:
-        conversation: with the activity that appending the messages would have given it.
-        slots: the messages in the order of their sequence, in their stored form without the tenant.
+        content: of the conversation, with the activity that appending the messages would have given it.
+        slots: the messages in the order of their sequence.
         imported: what else is kept.
     """
 
-    conversation: ConversationDocument
+    content: Content
     slots: list[Stored]
     imported: Imported
+
+    @property
+    def conversation_id(self) -> str:
+        """The identity of the conversation."""
+        identity: str = self.content["conversation_id"]
+        return identity
+
+    @property
+    def conversation(self) -> ConversationDocument:
+        """The conversation as a document."""
+        return ConversationDocument.from_dict(self.content)
 
     @property
     def messages(self) -> list[MessageDocument]:
@@ -68,8 +81,8 @@ class ReadConversation:
         return [MessageDocument.from_dict(slot) for slot in self.slots]
 
     def stored(self) -> Content:
-        """Return the stored form of the conversation, without the tenant."""
-        return {**self.conversation.to_dict(), "imported": self.imported.to_dict()}
+        """Return what is stored of the conversation."""
+        return {**self.content, "imported": self.imported.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +129,30 @@ class ChatLine:
             ValidationError: a field is not valid; names it.
         """
         conversation = self._conversation(at)
-        frame = Frame(conversation.conversation_id, at)
-        slots = _read_messages(self.content["messages"], frame)
+        entries = self.content["messages"]
+        slots = _read_messages(entries, Frame(conversation.conversation_id, at))
         told = _told(conversation, at)
         others = {name: value for name, value in self.content.items() if name not in {*told, *_FIRST[::2]}}
         check_plain_data(others, "line")
         unnamed = self.content.get("conversation_id") is None
         if unnamed and "conversation_id" in self.content:
             others["conversation_id"] = None
-        bare = tuple(n for n, entry in enumerate(self.content["messages"], 1) if "content" not in entry)
-        return ReadConversation(
-            _with_activity(conversation, slots), slots, Imported(self.digest, at, unnamed, bare, others)
-        )
+        bare = tuple(n for n, entry in enumerate(entries, 1) if "content" not in entry)
+        imported = Imported(self.digest, at, unnamed, bare, others)
+        return ReadConversation(with_activity(conversation.to_dict(), slots), slots, imported)
 
     def _conversation(self, at: datetime) -> ConversationDocument:
         given = {name: self.content[name] for name in _OWN if self.content.get(name) is not None}
         del given["messages"]
         times = {name: read_moment(given[name], name) for name in _TIMES if name in given}
         first = times.get("created_at", at)
-        defaults = {**_DEFAULTS, "created_at": first, "started_at": first, "updated_at": first}
+        defaults = {**DEFAULTS, "created_at": first, "started_at": first, "updated_at": first}
         return ConversationDocument(**{**defaults, **given, **times, "conversation_id": self.conversation_id})
 
 
 def _parse_object(line: bytes) -> Content:
     try:
-        content = json.loads(line.decode(), parse_constant=_no_number, parse_float=_finite)
+        content = _DECODER.decode(line.decode())
     except UnicodeDecodeError:
         raise ValidationError("line: not UTF-8", "line") from None
     except RecursionError:
@@ -161,13 +173,21 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _no_number(text)
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+
+
 def content_digest(content: Content) -> str:
     """Return a digest of the content of a line, whatever the order of its fields."""
     try:
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        text = canonical(content)
     except RecursionError:
         raise ValidationError("line: nested too deep", "line") from None
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return text_digest(text.encode("utf-8", "surrogatepass"))
+
+
+def text_digest(text: bytes) -> str:
+    """Return the digest of content from its canonical text."""
+    return hashlib.sha256(text).hexdigest()[:40]
 
 
 def unnamed_id(digest: str) -> str:
@@ -197,25 +217,21 @@ def _check_new(key: str, keys: set[str], sequence: int) -> None:
     keys.add(key)
 
 
-def _with_activity(conversation: ConversationDocument, slots: Sequence[Stored]) -> ConversationDocument:
-    if not slots:
-        return conversation
-    latest = max(slot["created_at"] for slot in slots)
-    last = slots[-1]
-    preview = LastMessage(
-        sequence=last["sequence"],
-        version=last["version"],
-        role=last["role"],
-        preview=last.get("content", "")[:PREVIEW_LENGTH],
-        created_at=last["created_at"],
-    )
-    return conversation.model_copy(
-        update={
-            "message_count": len(slots),
-            "last_activity_at": max(conversation.created_at, latest),
-            "last_message": preview,
+def with_activity(conversation: Content, slots: Sequence[Stored]) -> Content:
+    """Add what appending the messages would have added to the stored form of a conversation, in place."""
+    if slots:
+        last = slots[-1]
+        latest = max(map(stored_moment, {slot["created_at"] for slot in slots}))
+        conversation["message_count"] = len(slots)
+        conversation["last_activity_at"] = max(conversation["created_at"], latest)
+        conversation["last_message"] = {
+            "sequence": last["sequence"],
+            "version": last["version"],
+            "role": last["role"],
+            "preview": last.get("content", "")[:PREVIEW_LENGTH],
+            "created_at": last["created_at"],
         }
-    )
+    return conversation
 
 
 def _told(conversation: ConversationDocument, at: datetime | None) -> Content:
@@ -225,7 +241,7 @@ def _told(conversation: ConversationDocument, at: datetime | None) -> Content:
         told["metadata"] = conversation.metadata
     for name in _FIELDS:
         value = getattr(conversation, name)
-        if value not in (None, (), _DEFAULTS.get(name)):
+        if value not in (None, (), DEFAULTS.get(name)):
             told[name] = list(value) if isinstance(value, tuple) else str(value)
     told.update((name, write_moment(getattr(conversation, name))) for name in _told_times(conversation, at))
     return told

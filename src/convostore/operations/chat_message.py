@@ -11,12 +11,15 @@ sequence. What an interrupted batch has left is written in the same way.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
-from convostore.models.mongo.message_model import MessageDocument, TokenUsage
+import msgspec
+
+from convostore.models.mongo.message_model import MessageDocument, TokenUsage, sequence_key
 from convostore.models.plain_data import check_text
 from convostore.models.types import MessageRole, to_utc_milliseconds
 from convostore.repositories.appending import batch_digest
@@ -29,7 +32,7 @@ _TIMES = ("created_at", "edited_at", "deleted_at")
 _FIELDS = ("message_id", "external_id", "idempotency_key", "delivery_status", "usage")
 OWN = frozenset({*_ALWAYS, *_TIMES, *_FIELDS, DIGEST})
 _SPELLED = frozenset({*_TIMES, "usage"})
-_ROLES = frozenset(str(role) for role in MessageRole)
+_ROLES = tuple(str(role) for role in MessageRole)
 _PLAIN = frozenset(
     {"_id", "tenant_id", "conversation_id", "sequence", "message_id", "role", "content", "created_at", "version"}
 )
@@ -40,6 +43,15 @@ _ID_DIGITS = 22
 Entry = dict[str, Any]
 Stored = dict[str, Any]
 
+slot_name = lru_cache(maxsize=1024)(sequence_key)  # nearly all conversations are shorter
+
+
+class PlainEntry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """An entry of the most common kind: a known role, a text, and nothing else; the fields in their canonical order."""
+
+    content: Annotated[str, msgspec.Meta(min_length=1, max_length=_LONG)]
+    role: Literal[_ROLES]  # type: ignore[valid-type]
+
 
 class Frame:
     """What the messages of a conversation have in common.
@@ -49,53 +61,68 @@ class Frame:
         at: the moment that stands for a time that nobody told; None where all times were.
     """
 
-    __slots__ = ("_at_stored", "_prefix", "at", "conversation_id")
+    __slots__ = ("at", "at_stored", "conversation_id", "prefix")
 
     def __init__(self, conversation_id: str, at: datetime | None) -> None:
         self.conversation_id = conversation_id
         self.at = at
-        self._at_stored = None if at is None else at.replace(tzinfo=None)
-        self._prefix = hashlib.sha256(conversation_id.encode()).hexdigest()[:_ID_DIGITS]
+        self.at_stored = None if at is None else at.replace(tzinfo=None)
+        self.prefix = hashlib.sha256(conversation_id.encode()).hexdigest()[:_ID_DIGITS]
 
     def is_at(self, stored: Any) -> bool:
         """Say whether a stored moment, which may lack its time zone, is the one that nobody told."""
-        return stored is not None and stored in (self._at_stored, self.at)
+        return stored is not None and stored in (self.at_stored, self.at)
 
     def message_id(self, sequence: int) -> str:
         """Return the id of a message that came without one."""
-        return f"{self._prefix}{sequence:010d}"
+        return self.prefix + slot_name(sequence)
+
+
+def read_plain(entries: Iterable[PlainEntry], frame: Frame, first: int = 1) -> list[Stored]:
+    """Do what ``read_entry`` does for plain entries, the first of which has a sequence, in a tenth of the time."""
+    conversation_id, at, prefix = frame.conversation_id, frame.at_stored, frame.prefix
+    return [
+        {
+            "_id": (name := slot_name(sequence)),
+            "conversation_id": conversation_id,
+            "sequence": sequence,
+            "message_id": prefix + name,
+            "role": entry.role,
+            "content": entry.content,
+            "created_at": at,  # without its time zone: the driver would take a quarter of its time to subtract that
+            "version": 1,
+        }
+        for sequence, entry in enumerate(entries, first)
+    ]
 
 
 def read_entry(entry: Any, sequence: int, frame: Frame) -> Stored:
-    """Return the message of an entry in its stored form, without the tenant.
+    """Return the message of an entry in its stored form, without the tenant; ``_id`` is its name in the conversation.
 
     Raises:
         ValidationError: names the field of the entry that is not valid.
     """
     if type(entry) is not dict:
         raise ValidationError("value: must be an object", "value")
-    return _read_plain(entry, sequence, frame) or _read_any(entry, sequence, frame)
+    return (
+        read_plain([PlainEntry(**entry)], frame, sequence)[0] if is_plain(entry) else _read_any(entry, sequence, frame)
+    )
 
 
-def _read_plain(entry: Entry, sequence: int, frame: Frame) -> Stored | None:
-    """Do what ``_read_any`` does for the most common entry, a known role and a text, in a tenth of the time."""
-    content, role = entry.get("content"), entry.get("role")
-    if len(entry) != len(_ALWAYS) or type(content) is not str or type(role) is not str:
-        return None
-    if role not in _ROLES or len(content) > _LONG:
-        return None
-    check_text(content, "content")
-    stored: Stored = {
-        "conversation_id": frame.conversation_id,
-        "sequence": sequence,
-        "message_id": frame.message_id(sequence),
-        "role": role,
-    }
-    if content:
-        stored["content"] = content
-    stored["created_at"] = frame.at
-    stored["version"] = 1
-    return stored
+def is_plain(entry: Entry) -> bool:
+    """Say whether an entry is of the most common kind."""
+    if entry.keys() != _ALWAYS:
+        return False
+    role, content = entry["role"], entry["content"]
+    return role in _ROLES and type(content) is str and 0 < len(content) <= _LONG and _is_encodable(content)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        check_text(text, "content")
+    except ValidationError:
+        return False
+    return True
 
 
 def _read_any(entry: Entry, sequence: int, frame: Frame) -> Stored:
@@ -112,12 +139,14 @@ def _read_any(entry: Entry, sequence: int, frame: Frame) -> Stored:
     )
     _check_blank(message)
     beside = _checked_digest(message, digest)
-    return {**message.to_dict(), **({} if beside is None else {DIGEST: beside})}
+    named = {"_id": slot_name(sequence), **message.to_dict()}
+    return named if beside is None else {**named, DIGEST: beside}
 
 
 def _read_content(own: Entry, rest: Entry) -> tuple[str, Entry | None]:
     content = own.pop("content", "")
     if type(content) is str:
+        check_text(content, "content")
         inner = _inner(rest)
         wrapped = inner is not None and _needs_wrapping(inner, {*own, *_ALWAYS})
         return content, inner if wrapped else rest or None

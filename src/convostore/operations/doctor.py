@@ -44,18 +44,25 @@ class Finding:
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Cases of one kind, counted, the first few by name."""
+class Tally:
+    """Cases of one kind, counted, the first few by name.
+
+    Attributes:
+        count: how many.
+        named: the first few.
+    """
 
     count: int = 0
     named: list[str] = field(default_factory=list)
 
     def add(self, identity: str) -> None:
+        """Count one more."""
         self.count += 1
         if len(self.named) < _NAMED:
             self.named.append(identity)
 
     def finding(self, check: str, problem: str, level: Level = Level.PROBLEM) -> Finding:
+        """Return what is to be told of them."""
         if not self.count:
             return Finding(check, Level.OK, "none")
         names = ", ".join(self.named) + (", …" if self.count > len(self.named) else "")
@@ -74,8 +81,8 @@ class Doctor:
         self._administration = administration
         self._walk = LogWalk(administration)
         self._scan = scan
-        self._orphans, self._gaps, self._wrongly_sealed = _Tally(), _Tally(), _Tally()
-        self._unsealed, self._claims, self._lost = _Tally(), _Tally(), _Tally()
+        self._orphans, self._gaps, self._wrongly_sealed = Tally(), Tally(), Tally()
+        self._unsealed, self._claims, self._lost = Tally(), Tally(), Tally()
 
     async def examine(self) -> AsyncIterator[Finding]:
         """Iterate over the findings as they come; a server that is away is one of them, and the last."""
@@ -129,12 +136,11 @@ class Doctor:
         yield self._gaps.finding("gaps", "logs with missing sequences")
         yield self._lost.finding("lost logs", "conversations that tell of messages and have no first one")
         yield self._unsealed.finding(
-            "unsealed", "deleted conversations whose log is not sealed; delete them again to finish it"
+            "unsealed", "deleted conversations whose log is not sealed; `--repair` finishes it"
         )
         yield self._wrongly_sealed.finding("sealed", "conversations that are there and cannot be appended to")
-        yield self._claims.finding(
-            "unfinished imports", "conversations; run the import of the same file again to finish it", Level.WARNING
-        )
+        help_ = "conversations; import the same file again, or add `--repair --claims-older-than`"
+        yield self._claims.finding("unfinished imports", help_, Level.WARNING)
 
     async def _examine_logs(self) -> int:
         count = 0
@@ -188,7 +194,7 @@ class Doctor:
                 self._claims.add(identity)
             elif stored.get("message_count"):
                 told.append(identity)
-            elif _is_recent_tombstone(stored) and not await self._walk.has_log(identity):
+            elif is_recent_tombstone(stored) and not await self._walk.has_log(identity):
                 self._unsealed.add(identity)
         there = await self._walk.with_first_slot(told) if told else set()
         for identity in told:
@@ -196,7 +202,8 @@ class Doctor:
                 self._lost.add(identity)
 
 
-def _is_recent_tombstone(stored: Stored) -> bool:
+def is_recent_tombstone(stored: Stored) -> bool:
+    """Say whether this is what a deleted conversation has left, and its seal should be there too."""
     # Older ones have outlived their seal, as they should.
     recent = utc_now() - timedelta(days=SEAL_DAYS - 1)
     return "deleted_at" in stored and stored_moment(stored["deleted_at"]) > recent

@@ -1,4 +1,4 @@
-"""Export: all conversations of a tenant in the chat format, in the order of their identity.
+"""Export: all conversations of a tenant, or of one of his users, in the chat format, in the order of their identity.
 
 Memory holds a few conversations at a time. What is changed meanwhile may or may not be in it; each conversation is
 as it was at some moment of the export, and one that is deleted meanwhile is left out.
@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from convostore.gateways.tenant_database import TenantDatabase
-from convostore.models.identity import escape
+from convostore.models.identity import check_identifier, escape
 from convostore.models.mongo.conversation_model import ConversationDocument
 from convostore.operations.chat_format import write_line
 from convostore.operations.chat_message import Stored
 from convostore.operations.output import Output
 from convostore.repositories.log_reader import LogReader
 from convostore.repositories.slots import BLANK, SEAL, Slot
+from convostore.repositories.user_sessions import UserSessions
 
 AHEAD = 8
 _PAGE = 200
@@ -47,10 +48,17 @@ class Exporter:
     Args:
         database: the tenant's handle.
         progress: called after each conversation with the result so far.
+        user_id: only those of this user.
+
+    Raises:
+        ValidationError: it cannot be a user.
     """
 
-    def __init__(self, database: TenantDatabase, progress: Progress | None = None) -> None:
+    def __init__(
+        self, database: TenantDatabase, progress: Progress | None = None, *, user_id: str | None = None
+    ) -> None:
         self._tenant_id = database.tenant_id
+        self._wanted = None if user_id is None else _of_user(database.tenant_id, user_id)
         self._conversations = database.collection("conversations", ConversationDocument.entity_type)
         self._log = LogReader(database)
         self._progress = progress
@@ -90,7 +98,7 @@ class Exporter:
 
     async def _all(self) -> AsyncIterator[Stored]:
         after: str | None = None
-        while found := await self._conversations.find_range((), after, limit=_PAGE):
+        while found := await self._conversations.find_range((), after, limit=_PAGE, condition=self._wanted):
             for stored in found:
                 if stored.get("tenant_id") == self._tenant_id:  # not a tombstone, nor a place held by an import
                     yield stored
@@ -118,3 +126,22 @@ class Exporter:
     async def _visible(self, found: list[Stored]) -> list[Stored | None]:
         visible = {stored["sequence"] for stored in await self._log.visible(found) if not Slot(stored).kind}
         return [stored if stored["sequence"] in visible else None for stored in found]
+
+
+def _of_user(tenant_id: str, user_id: str) -> Stored:
+    # With the tenant's name the index of users serves it.
+    return {"tenant_id": tenant_id, "user_id": {"$eq": check_identifier(user_id, "user_id")}}
+
+
+async def export_sessions(sessions: UserSessions, tenant_id: str, user_id: str, output: Output) -> int:
+    """Write what is kept of the sessions of a user that live, a line of JSON each, without their ids; return how many.
+
+    Raises:
+        OSError: the output cannot be written.
+        RepositoryError: Redis failed.
+        ValidationError: no session key is known, or one of the names cannot be right.
+    """
+    found = await sessions.get_user_sessions(tenant_id, user_id)
+    for session in found:
+        output.write(session.model_dump_json(exclude={"session_id", "extended_seconds"}).encode() + b"\n")
+    return len(found)

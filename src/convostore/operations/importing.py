@@ -17,14 +17,15 @@ from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.types import utc_now
 from convostore.operations.chat_format import ChatLine, ReadConversation
 from convostore.operations.claiming import Claiming, Entrant
+from convostore.operations.common_line import CommonLine
 from convostore.operations.line_source import Line, LineSource
 from convostore.repositories.exceptions import ValidationError
 
-CHUNK_MESSAGES = 1500
+CHUNK_MESSAGES = 3000
 CHUNK_BYTES = 2 * 1024 * 1024
-IN_FLIGHT = 3
+IN_FLIGHT = 2  # one on its way while the next is read; a third gains nothing
 KEPT_PROBLEMS = 1000
-_LINES_A_TURN = 4
+_LINES_A_TURN = 8
 _MAY_BE_TOO_LARGE = 1024 * 1024  # bytes of a line; what is below cannot grow to a document of 16 MB
 
 
@@ -80,8 +81,8 @@ class _Chunk:
     messages: int = 0
     size: int = 0
 
-    def add(self, number: int, line: ChatLine, conversation: ReadConversation, size: int) -> None:
-        self.entrants[conversation.conversation.conversation_id] = Entrant(number, line, conversation)
+    def add(self, number: int, line: ChatLine | CommonLine, conversation: ReadConversation, size: int) -> None:
+        self.entrants[conversation.conversation_id] = Entrant(number, line, conversation, size)
         self.messages += len(conversation.slots)
         self.size += size
 
@@ -118,6 +119,7 @@ class Importer:
             OSError: the source cannot be read.
             RepositoryError: the database failed; what was imported stays, and the next run goes on from there.
         """
+        await self._claiming.begin()
         try:
             while not self._result.stopped and (lines := await source.portion()):
                 await self._take(lines)
@@ -145,10 +147,10 @@ class Importer:
     async def _add(self, line: Line) -> None:
         if line.problem is not None:
             raise ValidationError(line.problem, "line")
-        chat_line = ChatLine.parse(line.text)
+        chat_line = CommonLine.parse(line.text) or ChatLine.parse(line.text)
         conversation = chat_line.read(self._at)
         _check_size(conversation, len(line.text))
-        identity = conversation.conversation.conversation_id
+        identity = conversation.conversation_id
         if identity in self._chunk.entrants:
             await self._send()
         if any(identity in chunk.entrants for chunk, _ in self._in_flight):

@@ -131,4 +131,8 @@ MESSAGES = Collection(
     },
 )
 
-COLLECTIONS = (CONVERSATIONS, MESSAGES)
+USAGE = Collection("usage", ())  # of quotas: read by identity alone
+
+OUTBOX = Collection("outbox", (Index("by_due", (("due_at", 1),), "the dispatcher takes what is due"),))
+
+COLLECTIONS = (CONVERSATIONS, MESSAGES, USAGE, OUTBOX)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from convostore.gateways.tenant_database import TenantDatabase
@@ -44,15 +45,15 @@ class Appending:
         self._check(conversation_id, messages)
         if key is not None:
             check_identifier(key, "idempotency_key")
-        digest = None if key is None else batch_digest(messages)
-        keyed = [messages[0].model_copy(update={"idempotency_key": key}), *messages[1:]]
-        if key is not None and digest is not None:
-            stored = await self._append_once(conversation_id, keyed, key, digest)
+        if key is None:
+            stored = self._placed(conversation_id, messages, await self._log.append(conversation_id, messages, None))
         else:
-            stored = self._placed(conversation_id, keyed, await self._log.append(conversation_id, keyed, None))
+            keyed = [messages[0].replaced(idempotency_key=key), *messages[1:]]
+            stored = await self._append_once(conversation_id, keyed, key, batch_digest(messages))
         if not stored[0].replayed:
             # A date in the future would pin the activity there.
-            active_at = min(utc_now(), max(message.created_at for message in stored))
+            newest = stored[0] if len(stored) == 1 else max(stored, key=attrgetter("created_at"))
+            active_at = min(utc_now(), newest.created_at)
             await self.follow(stored[-1], stored[-1].sequence, active_at)
         return stored
 
@@ -72,9 +73,9 @@ class Appending:
                 raise ValidationError("sequence: the message is stored already", "sequence")
 
     def _placed(self, conversation_id: str, messages: Sequence[MessageDocument], first: int) -> list[MessageDocument]:
-        place = {"tenant_id": self._database.tenant_id, "conversation_id": conversation_id}
+        tenant_id = self._database.tenant_id
         return [
-            message.model_copy(update={**place, "sequence": sequence})
+            message.replaced(tenant_id=tenant_id, conversation_id=conversation_id, sequence=sequence)
             for sequence, message in enumerate(messages, start=first)
         ]
 
@@ -107,7 +108,7 @@ class Appending:
         batch = await self._log.settled_batch(Slot(stored))
         if batch is None:
             return None
-        return [MessageDocument.from_dict(member).model_copy(update={"replayed": True}) for member in batch]
+        return [MessageDocument.from_dict(member).replaced(replayed=True) for member in batch]
 
     async def follow(self, last: MessageDocument, count: int | None = None, active_at: datetime | None = None) -> None:
         """Let the activity of the conversation follow its log: at once in a unit of work, else soon.
@@ -117,19 +118,15 @@ class Appending:
             count: how many messages there are at least.
             active_at: when something happened.
         """
-        values: dict[str, Any] = {"last_message": _stored(last)}
+        values: dict[str, Any] = {"last_message": last.stored_preview()}
         if count is not None:
             values |= {"message_count": count, "last_activity_at": active_at}
         key = (last.conversation_id,)
         if self._database.in_transaction():
             await self._conversations.update(key, {}, {"$max": values})
+            self._database.gateway.touch(self._conversations.identity(key))
         else:
             self._database.activity.put(self._conversations.identity(key), values)
-
-
-def _stored(message: MessageDocument) -> dict[str, Any]:
-    preview = message.preview()
-    return {**dict(preview), "role": str(preview.role)}
 
 
 def batch_digest(messages: Sequence[MessageDocument]) -> str:

@@ -1,8 +1,9 @@
 """The repository of conversations."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 from convostore.database.mongodb import get_mongodb
 from convostore.gateways.tenant_collection import Key
@@ -18,13 +19,15 @@ from convostore.repositories.message_log import MessageLog
 from convostore.repositories.mongo_repository import MongoRepository
 
 MAX_ACTIVE = 100
+R = TypeVar("R")
 
 
 class ConversationRepository(MongoRepository[ConversationDocument]):
     """Repository for conversation documents.
 
     Reads tell the activity of a conversation (message count, last message) at least as new as the last append of this
-    process to it.
+    process to it. Where conversations are read through the cache (``ConversationCache``), ``get_by_id`` and ``exists``
+    are; a unit of work always reads from the database.
     """
 
     collection_name: ClassVar[str] = "conversations"
@@ -57,14 +60,26 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         """Do the same as ``create``."""
         return await self.create(conversation)
 
-    async def get_by_id(self, conversation_id: str) -> ConversationDocument | None:
-        """Return a conversation, or None if there is none of this id."""
-        await self._settle(conversation_id)
-        return await super().get_by_id(conversation_id)
+    async def get_by_id(self, conversation_id: str, *, fresh: bool = False) -> ConversationDocument | None:
+        """Return a conversation, or None if there is none of this id.
 
-    async def get_by_conversation_id(self, conversation_id: str) -> ConversationDocument | None:
+        Args:
+            conversation_id: which one.
+            fresh: read it from the database, past the cache.
+        """
+        await self._settle(conversation_id)
+        if fresh or self._database.cached is None:
+            return await super().get_by_id(conversation_id)
+        return await self._cached(self._key(conversation_id))
+
+    async def _cached(self, key: Key) -> ConversationDocument | None:
+        cached = self._database.cached
+        load = partial(self._entity, key)
+        return await load() if cached is None else await cached.get(self.tenant_id, key[0], load)
+
+    async def get_by_conversation_id(self, conversation_id: str, *, fresh: bool = False) -> ConversationDocument | None:
         """Do the same as ``get_by_id``."""
-        return await self.get_by_id(conversation_id)
+        return await self.get_by_id(conversation_id, fresh=fresh)
 
     async def update(self, conversation: ConversationDocument) -> ConversationDocument:
         """Store the state of a conversation, if nobody has changed it since it was read; return its successor.
@@ -76,7 +91,8 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
             EntityNotFoundError: it is gone.
             TenantMismatchError: it belongs to another tenant.
         """
-        return await super().update(conversation)
+        stamped = self._stamp(conversation)
+        return await self._told(self._key(stamped.id), partial(super().update, stamped))
 
     async def delete(self, conversation_id: str, version: int | None = None) -> bool:
         """Delete a conversation with all its messages; its id stays taken for 30 days.
@@ -86,23 +102,31 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         Raises:
             ConcurrencyError: a version was given, and it is at another one; nothing was deleted.
         """
-        deleted = await super().delete(conversation_id, version)
+        deleted = await self._told(self._key(conversation_id), partial(super().delete, conversation_id, version))
         # Of an id that never was there is no log to seal: it would refuse the messages of whoever creates it later.
         if deleted or await self._documents.was_deleted(self._key(conversation_id)):
             await self._close_log(conversation_id, deleted)
         return deleted
 
     async def _close_log(self, conversation_id: str, deleted: bool) -> None:
+        newest, close = self._database.newest, partial(self._log.close, conversation_id)
         try:
-            await self._log.close(conversation_id)
+            await (close() if newest is None else newest.write(self._database.identity(conversation_id), close))
         except RepositoryError as error:
             if deleted:  # the conversation is gone, some of its messages may not be
                 error.outcome = Outcome.UNKNOWN
             raise
 
-    async def exists(self, conversation_id: str) -> bool:
-        """Say whether there is a conversation of this id."""
-        return await super().exists(conversation_id)
+    async def exists(self, conversation_id: str, *, fresh: bool = False) -> bool:
+        """Say whether there is a conversation of this id.
+
+        Args:
+            conversation_id: which one.
+            fresh: look into the database, past the cache.
+        """
+        if fresh or self._database.cached is None:
+            return await super().exists(conversation_id)
+        return await self._cached(self._key(conversation_id)) is not None
 
     async def count(self, filters: Mapping[str, Any] | Filter | None = None) -> int:
         """Count the conversations that match."""
@@ -141,7 +165,17 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         """
         status = _checked_status(status)
         moment = _checked_moment(completed_at)
-        return await self._documents.update(self._key(conversation_id), {}, _status_change(status, moment))
+        key = self._key(conversation_id)
+        return await self._told(key, partial(self._documents.update, key, {}, _status_change(status, moment)))
+
+    async def _told(self, key: Key, write: Callable[[], Awaitable[R]]) -> R:
+        """Write to a conversation, and tell the cache if there is one: at once, or once the unit of work is over."""
+        identity, cached = self._documents.identity(key), self._database.cached
+        if cached is not None:
+            return await cached.write(identity, write)
+        result = await write()
+        self._database.gateway.touch(identity)
+        return result
 
     async def _settle(self, conversation_id: str | None = None) -> None:
         # A transaction writes activity itself, and would wait for itself here.
@@ -191,10 +225,9 @@ def _check_new(conversation: ConversationDocument) -> None:
 
 
 def _checked_status(status: object) -> ConversationStatus:
-    try:
-        return ConversationStatus(status)  # type: ignore[arg-type]
-    except ValueError:
-        raise ValidationError(f"status: must be one of {', '.join(ConversationStatus)}", "status") from None
+    if isinstance(status, str) and status in list(ConversationStatus):  # for an error the class shows what it is given
+        return ConversationStatus(status)
+    raise ValidationError(f"status: must be one of {', '.join(ConversationStatus)}", "status")
 
 
 def _checked_moment(completed_at: object) -> datetime | None:

@@ -52,6 +52,7 @@ class Outcome(StrEnum):
 
 def _restore(cls: type["RepositoryError"], args: tuple[Any, ...], state: dict[str, Any]) -> "RepositoryError":
     error = cls.__new__(cls, *args)
+    error.args = args  # an OSError leaves this to the constructor
     error.__dict__.update(state)
     return error
 

@@ -46,6 +46,11 @@ class Filter(Value):
     end_date: Timestamp | None = None
     search: SearchText | None = None
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether an index leads to what matches, so that the first of it is found at once."""
+        return self.search is None
+
     def __init__(self, /, **fields: Any) -> None:
         for name, value in fields.items():
             if value is None and name not in self.nullable:
@@ -125,6 +130,11 @@ class MessageFilter(Filter):
         if self.search is not None:
             query.update(containing(self.search))
         return query
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether nothing has to be read on the way to what matches."""
+        return self.is_whole_conversation
 
     @property
     def is_whole_conversation(self) -> bool:

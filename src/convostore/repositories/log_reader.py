@@ -6,6 +6,7 @@ from typing import Any
 from convostore.gateways.tenant_collection import Stored
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.mongo.message_model import MessageDocument, sequence_key
+from convostore.repositories.newest_slots import KEPT, NewestSlots
 from convostore.repositories.slots import SEAL, Slot
 
 
@@ -41,6 +42,10 @@ class LogReader:
             ends = await self._slots.get_many(list(open_ends), ["batch"])
             complete |= {slot.batch_id for slot in map(Slot, ends.values()) if slot.ends_its_batch}
         return [stored for stored in found if "batch" not in stored or stored["batch"]["id"] in complete]
+
+    async def newest_slots(self, conversation_id: str) -> NewestSlots | None:
+        """Return the newest slots, whatever they are; None if they cannot be kept."""
+        return NewestSlots.of(await self.read(conversation_id, limit=KEPT, descending=True))
 
     async def highest(self, conversation_id: str) -> int:
         """Return the highest sequence of a conversation, 0 if it has no messages or does not exist."""

@@ -44,7 +44,6 @@ def checked_status(status: object) -> DeliveryStatus:
     Raises:
         ValidationError: it is none.
     """
-    try:
-        return DeliveryStatus(status)  # type: ignore[arg-type]
-    except ValueError:
-        raise ValidationError(f"status: must be one of {', '.join(DeliveryStatus)}", "status") from None
+    if isinstance(status, str) and status in list(DeliveryStatus):  # for an error the class shows what it is given
+        return DeliveryStatus(status)
+    raise ValidationError(f"status: must be one of {', '.join(DeliveryStatus)}", "status")

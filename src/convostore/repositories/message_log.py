@@ -12,40 +12,41 @@ Deletion appends a last slot, the seal, into which every later append runs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import copy
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
 
-from convostore.gateways.retry import pause
-from convostore.gateways.tenant_collection import Stored
+from convostore.gateways.batching import Batcher
+from convostore.gateways.flights import BatchLimits
+from convostore.gateways.lanes import Lane
+from convostore.gateways.tenant_collection import MAX_BATCH_BYTES, MAX_DOCUMENT_BYTES, Stored
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier
 from convostore.models.mongo.message_model import MessageDocument, sequence_key
 from convostore.repositories.exceptions import (
-    ConnectionError,  # noqa: A004 - the name is the specification's
     DeadlineExceededError,
     DuplicateEntityError,
     EntityNotFoundError,
     Outcome,
     RepositoryError,
     TransactionConflictError,
+    ValidationError,
 )
 from convostore.repositories.log_reader import LogReader
+from convostore.repositories.slot_writer import SlotWriter, back_off, is_place_taken
 from convostore.repositories.slots import (
     BLANK_CONVERSATION,
     KIND,
     SEAL,
+    Entry,
     Slot,
-    batch_slots,
+    documents_of,
     gravestone,
     seal_slot,
 )
 
-BATCH_GRACE = 0.25  # seconds that a batch cut short is given to be completed by whoever is at it
-_BATCH_PAUSE = 0.02
-_PATIENT_COLLISIONS = 2
-_LONGEST_PAUSE = 0.03
+_ONE_AT_A_TIME = BatchLimits(flights=1, patience=None)
+Answer = int | RepositoryError  # the sequence of the first message of an entry, or why it was not appended
 
 
 class MessageLog:
@@ -57,12 +58,16 @@ class MessageLog:
 
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
+        self._lanes = database.lanes
         self._slots = database.collection("messages", MessageDocument.entity_type)
         self._reader = LogReader(database)
+        self._writer = SlotWriter(database)
         self._conversations = database.collection("conversations", "Conversation")
 
     async def append(self, conversation_id: str, messages: Sequence[MessageDocument], digest: str | None) -> int:
         """Append messages to a conversation as one; return the sequence of the first.
+
+        What one process appends to a conversation keeps its order, and travels together where it comes together.
 
         Args:
             conversation_id: which conversation.
@@ -74,135 +79,152 @@ class MessageLog:
             EntityNotFoundError: the conversation does not exist.
             ConnectionError: it is unknown whether they were appended, unless ``outcome`` says so.
             TransactionConflictError: in a unit of work, somebody else appended at the same time.
+            ValidationError: they are larger than the database allows.
         """
-        check_identifier(conversation_id, "conversation_id")
+        entry = self._entry(check_identifier(conversation_id, "conversation_id"), messages, digest)
         if self._database.in_transaction():
-            return await self._append_in_transaction(conversation_id, messages, digest)
-        async with self._in_lane(conversation_id) as lane:
-            last = lane.recall()
-            if last is None:
-                last = await self._head(conversation_id)
-            first = await self._compare_and_append(conversation_id, last, messages, digest)
-            lane.remember(first + len(messages) - 1)
-            return first
+            return await self._append_in_transaction(entry)
+        lane = self._lane(conversation_id)
+        return await lane.batcher.call(
+            conversation_id, entry, lambda: self._append_alone(entry, lane), size=entry.size, writes=True
+        )
 
-    @asynccontextmanager
-    async def _in_lane(self, conversation_id: str) -> AsyncIterator[Any]:
-        """Hold the conversation's lane, all in all for as long as a call may take."""
-        lane = self._database.lanes.of(self._conversations.identity((conversation_id,)))
-        started = False
+    def _entry(self, conversation_id: str, messages: Sequence[MessageDocument], digest: str | None) -> Entry:
+        documents = documents_of(conversation_id, messages, digest)
+        sizes = [self._slots.size_of(document, (conversation_id,)) for document in documents]
+        entry = Entry(conversation_id, documents, sum(sizes))
+        if max(sizes) > MAX_DOCUMENT_BYTES:  # at most, so it has to be looked at more closely
+            sizes = [self._slots.stored_size(slot.key, slot.stored) for slot in entry.at(1)]
+        _check_sizes(sizes)
+        return entry
+
+    def _lane(self, conversation_id: str) -> Lane[Entry, int]:
+        return self._lanes.of(self._conversations.identity((conversation_id,)), self._new_batcher)
+
+    def _new_batcher(self) -> Batcher[Entry, int]:
+        return Batcher(self._append_all, "MongoDB", self._database.deadline, _ONE_AT_A_TIME)
+
+    async def _append_alone(self, entry: Entry, lane: Lane[Entry, int]) -> int:
+        last = lane.recall()
+        if entry.length == 1 and last is not None and await self._append_one(entry, lane, last + 1):
+            return last + 1
+        (answer,) = await self._append_all([entry], is_known=last is not None)
+        if isinstance(answer, RepositoryError):
+            raise answer
+        return answer
+
+    async def _append_one(self, entry: Entry, lane: Lane[Entry, int], sequence: int) -> bool:
+        """Put a single message where the end is thought to be; False if somebody else stands there.
+
+        Nearly always this is all, and it does nothing but what it must.
+        """
+        lane.forget()
+        placed = await self._writer.place(entry.at(sequence), entry.size)
+        if placed.error is None:
+            lane.remember(sequence)
+        elif not is_place_taken(placed.error):
+            raise placed.error
+        return placed.error is None
+
+    async def _append_all(self, entries: Sequence[Entry], *, is_known: bool = False) -> list[Answer]:
+        """Append entries of one conversation, one behind the other, for as long as a call may take.
+
+        Args:
+            entries: at least one.
+            is_known: whether the conversation is known to exist, beside what its lane remembers.
+        """
+        lane = self._lane(entries[0].conversation_id)
+        answers: list[Answer] = []
+        end = asyncio.get_running_loop().time() + self._database.deadline
+        last = lane.recall()
         try:
-            async with asyncio.timeout(self._database.deadline), lane.lock:
-                started = True
-                try:
-                    yield lane
-                except BaseException:
-                    lane.forget()
-                    raise
+            if last is None or not await self._append_at_once(lane, last, entries, answers):
+                lane.forget()
+                async with asyncio.timeout_at(end):
+                    await self._append_behind(lane, entries, answers, is_known=is_known or last is not None)
         except TimeoutError as error:
-            outcome = Outcome.UNKNOWN if started else Outcome.NOT_APPLIED
+            lane.forget()
             message = "MongoDB did not take the message in time"
-            raise DeadlineExceededError("MongoDB", error, outcome=outcome, message=message) from error
+            late = DeadlineExceededError("MongoDB", error, outcome=Outcome.UNKNOWN, message=message)
+            answers += [copy.copy(late) for _ in entries[len(answers) :]]
+        except RepositoryError as error:
+            lane.forget()
+            answers += [copy.copy(error) for _ in entries[len(answers) :]]
+        except BaseException:
+            lane.forget()
+            raise
+        return answers
+
+    async def _append_at_once(
+        self, lane: Lane[Entry, int], last: int, entries: Sequence[Entry], answers: list[Answer]
+    ) -> bool:
+        """Append behind the end that is remembered; False if not all could be.
+
+        Nearly always this is all: one insert, which ends by its own deadline.
+        """
+        last, _ = await self._compare_and_append(last, entries, answers)
+        lane.remember(last)
+        return len(answers) == len(entries)
+
+    async def _append_behind(
+        self, lane: Lane[Entry, int], entries: Sequence[Entry], answers: list[Answer], *, is_known: bool
+    ) -> None:
+        """Append behind the end that is read, as often as somebody else was faster.
+
+        Args:
+            lane: of the conversation.
+            entries: what to append, but for what has an answer.
+            answers: to be completed.
+            is_known: whether the conversation is known to exist.
+        """
+        conversation_id, collisions = entries[0].conversation_id, 0
+        last = await (self._writer.tail if is_known else self._head)(conversation_id)
+        while True:
+            last, collided = await self._compare_and_append(last, entries[len(answers) :], answers)
+            if len(answers) == len(entries):
+                return lane.remember(last)
+            if collided:
+                collisions += 1
+                await back_off(collisions)
+                last = await self._writer.tail(conversation_id)
+
+    async def _compare_and_append(self, last: int, entries: Sequence[Entry], answers: list[Answer]) -> tuple[int, bool]:
+        """Put entries behind a sequence, up to one that is refused; its error is among the answers.
+
+        Returns:
+            The last sequence known to be in use, and whether somebody else stands behind it.
+
+        Raises:
+            RepositoryError: it concerns them all.
+        """
+        groups = _in_places(last + 1, entries)
+        slots = [slot for group in groups for slot in group]
+        placed = await self._writer.place(slots, sum(entry.size for entry in entries))
+        whole = _count_whole(groups, placed.stored)
+        answers += [group[0].sequence for group in groups[:whole]]
+        last += placed.stored
+        if is_place_taken(placed.error):
+            return last, True
+        if isinstance(placed.error, DuplicateEntityError | ValidationError):
+            answers.append(placed.error)
+        elif placed.error is not None:
+            raise placed.error
+        return last, False
 
     async def _head(self, conversation_id: str) -> int:
         if not await self._conversations.exists((conversation_id,)):
             raise EntityNotFoundError("Conversation", conversation_id)
-        return await self._tail(conversation_id)
+        return await self._writer.tail(conversation_id)
 
-    async def _tail(self, conversation_id: str) -> int:
-        """Return the last sequence in use, having given a batch in the making the time to be completed."""
-        waited = 0.0
-        while True:
-            stored = await self._slots.last((conversation_id,))
-            if stored is None:
-                return 0
-            slot = Slot(stored)
-            if slot.kind == SEAL:
-                raise EntityNotFoundError("Conversation", conversation_id)
-            if slot.ends_its_batch or waited >= BATCH_GRACE or self._database.in_transaction():
-                return slot.sequence
-            await asyncio.sleep(_BATCH_PAUSE)
-            waited += _BATCH_PAUSE
-
-    async def _compare_and_append(
-        self, conversation_id: str, last: int, messages: Sequence[MessageDocument], digest: str | None
-    ) -> int:
-        collisions = 0
-        while True:
-            slots = batch_slots(conversation_id, last + 1, messages, digest)
-            if await self._place(slots):
-                return last + 1
-            collisions += 1
-            await _back_off(collisions)
-            last = await self._tail(conversation_id)
-
-    async def _place(self, slots: Sequence[Slot]) -> bool:
-        """Insert slots where they stand; False if one of the places was taken by somebody else.
-
-        After an unclear answer the same slots are tried again: they can be stored there only once, and what stands in
-        them in the end tells what happened.
-        """
-        placed, unclear = 0, 0
-        while placed < len(slots):
-            try:
-                await self._insert(slots[placed:])
-            except DuplicateEntityError as error:
-                if not unclear:
-                    return _taken(error)
-                before, placed = placed, await self._count_placed(slots, placed)
-                if placed < 0:
-                    return False
-                if placed == before:
-                    _taken(error)  # by what is not settled yet, unless it was the key
-            except RepositoryError as error:
-                self._check_worth_trying(error, unclear)
-            else:
-                return True
-            unclear += 1
-            await pause(self._database.retry.pause_before(unclear))
-        return True
-
-    def _check_worth_trying(self, error: RepositoryError, unclear: int) -> None:
-        worth_trying = isinstance(error, ConnectionError) and error.outcome is Outcome.UNKNOWN
-        if worth_trying and unclear < self._database.retry.attempts:
-            return
-        error.outcome = Outcome.UNKNOWN if unclear else error.outcome
-        raise error
-
-    async def _insert(self, slots: Sequence[Slot]) -> None:
-        try:
-            if len(slots) == 1:
-                await self._slots.insert(slots[0].key, slots[0].stored)
-            else:
-                await self._slots.insert_adjacent([(slot.key, slot.stored) for slot in slots])
-        except DuplicateEntityError as error:
-            if not self._database.in_transaction():
-                raise
-            text = f"somebody else appended to conversation '{slots[0].conversation_id}' at the same time"
-            raise TransactionConflictError(text, "append") from error
-
-    async def _count_placed(self, slots: Sequence[Slot], placed: int) -> int:
-        """Return how many of the slots hold what was to be put there; -1 if the next one holds something else."""
-        try:
-            found = await self._slots.get_many([slot.key for slot in slots[placed:]])
-        except RepositoryError as error:
-            error.outcome = Outcome.UNKNOWN  # of what was to be looked up
-            raise
-        for slot in slots[placed:]:
-            stored = found.get(slot.key)
-            if stored is None:
-                break
-            if stored.get("message_id") != slot.stored["message_id"]:
-                return -1
-            placed += 1
-        return placed
-
-    async def _append_in_transaction(
-        self, conversation_id: str, messages: Sequence[MessageDocument], digest: str | None
-    ) -> int:
-        last = await self._head(conversation_id)
-        await self._insert(batch_slots(conversation_id, last + 1, messages, digest))
-        return last + 1
+    async def _append_in_transaction(self, entry: Entry) -> int:
+        first = await self._head(entry.conversation_id) + 1
+        placed = await self._slots.insert_run([(slot.key, slot.stored) for slot in entry.at(first)], entry.size)
+        if isinstance(placed.error, DuplicateEntityError):
+            text = f"somebody else appended to conversation '{entry.conversation_id}' at the same time"
+            raise TransactionConflictError(text, "append") from placed.error
+        if placed.error is not None:
+            raise placed.error
+        return first
 
     # idempotency
 
@@ -225,8 +247,8 @@ class MessageLog:
                 return members
             if len(found) > len(members):
                 break  # somebody else stands in the place of the next member
-            await self._tail(conversation_id)
-            await self._place([gravestone(conversation_id, start + len(members))])
+            await self._writer.tail(conversation_id)
+            await self._put(gravestone(conversation_id, start + len(members)))
         freed = {"$unset": {"idempotency_key": "", "idempotency_digest": ""}}
         await self._slots.update(first.key, {"batch.id": first.batch_id}, freed)
         return None
@@ -240,7 +262,7 @@ class MessageLog:
         of them and then reads the seal.
         """
         sealed = await self._seal(conversation_id)
-        self._database.lanes.forget(self._conversations.identity((conversation_id,)))
+        self._lanes.forget(self._conversations.identity((conversation_id,)))
         await self._slots.update_range((conversation_id,), sequence_key(sealed), BLANK_CONVERSATION)
 
     async def _seal(self, conversation_id: str) -> int:
@@ -250,20 +272,41 @@ class MessageLog:
             last = Slot(stored).sequence if stored else 0
             if stored and stored.get(KIND) == SEAL:
                 return last
-            if await self._place([seal_slot(conversation_id, last + 1)]):
+            if await self._put(seal_slot(conversation_id, last + 1)):
                 return last + 1
             collisions += 1
-            await _back_off(collisions)
+            await back_off(collisions)
+
+    async def _put(self, slot: Slot) -> bool:
+        """Put a slot where it stands; False if somebody else stands there."""
+        size = self._slots.size_of(slot.stored, (slot.conversation_id,))
+        placed = await self._writer.place([slot], size)
+        if placed.error is not None and not is_place_taken(placed.error):
+            raise placed.error
+        return placed.error is None
 
 
-async def _back_off(collisions: int) -> None:
-    # The first collisions are settled faster by trying again at once.
-    if collisions > _PATIENT_COLLISIONS:
-        await pause(min(_LONGEST_PAUSE, 0.001 * 2.0 ** min(collisions, 10)))
+def _check_sizes(sizes: Sequence[int]) -> None:
+    field = "document" if len(sizes) == 1 else "messages"
+    if max(sizes) > MAX_DOCUMENT_BYTES:
+        raise ValidationError(f"{field}: a message is larger than {MAX_DOCUMENT_BYTES} bytes", field)
+    if sum(sizes) > MAX_BATCH_BYTES:
+        raise ValidationError(f"{field}: larger than {MAX_BATCH_BYTES} bytes together", field)
 
 
-def _taken(error: DuplicateEntityError) -> bool:
-    """Return False if it was the place that was taken; raise if it was the idempotency key."""
-    if error.conflicting_fields != ("_id",):
-        raise error
-    return False
+def _in_places(first: int, entries: Sequence[Entry]) -> list[list[Slot]]:
+    """Return the slots of each entry, one entry behind the other."""
+    groups: list[list[Slot]] = []
+    for entry in entries:
+        groups.append(entry.at(first))
+        first += entry.length
+    return groups
+
+
+def _count_whole(groups: Sequence[Sequence[Slot]], slots: int) -> int:
+    """Return how many groups the first so many slots hold whole."""
+    for count, group in enumerate(groups):
+        slots -= len(group)
+        if slots < 0:
+            return count
+    return len(groups)

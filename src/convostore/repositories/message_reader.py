@@ -1,7 +1,8 @@
 """Reading the message log: pages, windows and searches of what is to be seen of it."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from convostore.gateways.tenant_collection import Stored
@@ -13,6 +14,7 @@ from convostore.repositories.exceptions import ValidationError
 from convostore.repositories.filters import MessageFilter, SearchWords, containing
 from convostore.repositories.keyset import Keyset, KeysetPage, next_page
 from convostore.repositories.log_reader import LogReader
+from convostore.repositories.newest_slots import KEPT
 from convostore.repositories.slots import KIND
 from convostore.repositories.window import Budget, without_cut_calls
 
@@ -67,6 +69,11 @@ class Span:
         return self.after is not None
 
     @property
+    def is_newest(self) -> bool:
+        """Whether it is the end of the conversation."""
+        return self.after is None and self.before is None
+
+    @property
     def condition(self) -> Mapping[str, Any]:
         """What the slots must be."""
         return _MESSAGES if self.include_deleted else _NOT_DELETED
@@ -81,18 +88,39 @@ class MessageReader:
 
     def __init__(self, database: TenantDatabase) -> None:
         self._tenant_id = database.tenant_id
+        self._database = database
         self._slots = database.collection("messages", MessageDocument.entity_type)
         self._log = LogReader(database)
 
-    async def history(self, conversation_id: str, span: Span) -> HistoryPage:
-        """Return the messages of a span."""
+    async def history(self, conversation_id: str, span: Span, *, fresh: bool = False) -> HistoryPage:
+        """Return the messages of a span, the newest through the cache if there is one, unless they are to be fresh."""
         check_identifier(conversation_id, "conversation_id")
+        page = None if fresh or not span.is_newest else await self._cached(conversation_id, span)
+        return await self._page(conversation_id, span) if page is None else page
+
+    async def _page(self, conversation_id: str, span: Span) -> HistoryPage:
         found, more = await self._run(conversation_id, span)
-        messages = [MessageDocument.from_dict(stored) for stored in found]
+        messages = MessageDocument.from_dicts(found)
         if span.forward:
             return HistoryPage(messages, has_earlier=bool(span.after), has_later=more)
         messages.reverse()
         return HistoryPage(messages, has_earlier=more, has_later=span.before is not None)
+
+    async def _cached(self, conversation_id: str, span: Span, *, short: bool = False) -> HistoryPage | None:
+        """Return the newest messages through the cache, or None if the log is to be asked.
+
+        Args:
+            conversation_id: which conversation.
+            span: how many of them.
+            short: rather than none, fewer than the log would tell.
+        """
+        cache = self._database.newest
+        if cache is None or (span.limit > KEPT and not short):
+            return None
+        load = partial(self._log.newest_slots, conversation_id)
+        slots = await cache.get(self._tenant_id, conversation_id, load)
+        run = slots and slots.page(span.limit, cache.unpack, include_deleted=span.include_deleted, short=short)
+        return HistoryPage(run.messages, has_earlier=run.more, has_later=False) if run else None
 
     async def _run(self, conversation_id: str, span: Span) -> tuple[list[Stored], bool]:
         """Return what is to be seen, in the direction of reading, and whether there may be more."""
@@ -141,7 +169,7 @@ class MessageReader:
     async def _result(
         self, found: list[Stored], total: int, pagination: Pagination
     ) -> PaginatedResult[MessageDocument]:
-        messages = [MessageDocument.from_dict(stored) for stored in await self._log.visible(found)]
+        messages = MessageDocument.from_dicts(await self._log.visible(found))
         return PaginatedResult(
             items=messages,
             total=total,
@@ -155,17 +183,16 @@ class MessageReader:
         """Return the query for the messages of a conversation that match."""
         return {**self._slots.within((parsed.conversation_id,)), **_NOT_DELETED, **parsed.query()}
 
-    async def window(self, conversation_id: str, budget: Budget) -> list[MessageDocument]:
+    async def window(self, conversation_id: str, budget: Budget, *, fresh: bool = False) -> list[MessageDocument]:
         """Return the newest messages that fit a budget, the oldest first."""
-        newest_first: list[MessageDocument] = []
-        before: int | None = None
-        more = True
-        limit = min(budget.max_messages or CHUNK, CHUNK)
-        while more and budget.fitting(newest_first) == len(newest_first) != budget.max_messages:
-            page = await self.history(conversation_id, Span(before=before, limit=limit))
+        span = Span(limit=min(budget.max_messages or CHUNK, CHUNK))
+        check_identifier(conversation_id, "conversation_id")
+        page = None if fresh else await self._cached(conversation_id, span, short=True)
+        page = page or await self._page(conversation_id, span)
+        newest_first = page.items[::-1]
+        while page.has_earlier and budget.fitting(newest_first) == len(newest_first) != budget.max_messages:
+            page = await self._page(conversation_id, replace(span, before=newest_first[-1].sequence))
             newest_first.extend(reversed(page.items))
-            more = page.has_earlier
-            before = newest_first[-1].sequence if newest_first else None
         return without_cut_calls(newest_first[: budget.fitting(newest_first)])
 
     async def search(
@@ -181,4 +208,4 @@ class MessageReader:
         found = await self._slots.find(query, keyset.sort, limit=Span(limit=limit).limit + 1)
         page, following = next_page(keyset, found, limit)
         visible = await self._log.visible(page)
-        return KeysetPage([MessageDocument.from_dict(stored) for stored in visible], following)
+        return KeysetPage(MessageDocument.from_dicts(visible), following)

@@ -1,9 +1,10 @@
 """The repository of messages."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from convostore.database.mongodb import get_mongodb
 from convostore.gateways.tenant_collection import Key, Stored
@@ -23,14 +24,16 @@ from convostore.repositories.mongo_repository import UPDATE_ATTEMPTS, MongoRepos
 from convostore.repositories.slots import KIND
 from convostore.repositories.window import Budget, CountTokens
 
-_BLANKED = ("content", "payload", "usage", "external_id", "delivery_status", "edited_at", "escaped")
+R = TypeVar("R")
+BLANKED = ("content", "payload", "usage", "external_id", "delivery_status", "edited_at", "escaped")
 
 
 class MessageRepository(MongoRepository[MessageDocument]):
     """Repository for message documents: an append-only log for each conversation.
 
     The id of a message is its conversation and its sequence in one string (``message.id``). Methods that read answer
-    an unknown conversation as an empty one.
+    an unknown conversation as an empty one. Where newest messages are read through the cache (``NewestCache``),
+    ``history`` without a place and ``window`` are; a unit of work always reads from the database.
     """
 
     collection_name: ClassVar[str] = "messages"
@@ -85,7 +88,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         if idempotency_key is not None and own not in (None, idempotency_key):
             raise ValidationError("idempotency_key: the message has another one", "idempotency_key")
         key = idempotency_key if idempotency_key is not None else own
-        return (await self._appending.append(conversation_id, [message], key))[0]
+        return (await self._append(conversation_id, [message], key))[0]
 
     async def append_many(
         self,
@@ -109,7 +112,17 @@ class MessageRepository(MongoRepository[MessageDocument]):
         if any(getattr(message, "idempotency_key", None) for message in messages):
             text = "idempotency_key: give append_many one key for all messages, not each its own"
             raise ValidationError(text, "idempotency_key")
-        return await self._appending.append(conversation_id, list(messages), idempotency_key)
+        return await self._append(conversation_id, list(messages), idempotency_key)
+
+    async def _append(
+        self, conversation_id: str, messages: Sequence[MessageDocument], key: str | None
+    ) -> list[MessageDocument]:
+        append = partial(self._appending.append, conversation_id, messages, key)
+        newest = self._database.newest
+        if newest is None:
+            return await append()
+        check_identifier(conversation_id, "conversation_id")
+        return await newest.append(self._database.identity(conversation_id), append)
 
     async def create(self, entity: MessageDocument) -> MessageDocument:
         """Append a message to the conversation that it names, as ``append`` does."""
@@ -126,6 +139,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         after: int | None = None,
         *,
         include_deleted: bool = False,
+        fresh: bool = False,
     ) -> HistoryPage:
         """Return a run of messages, the oldest first.
 
@@ -135,8 +149,9 @@ class MessageRepository(MongoRepository[MessageDocument]):
             before: the newest before this sequence.
             after: the oldest behind this sequence; without it the newest.
             include_deleted: also show the places of deleted messages.
+            fresh: read them from the database, past the cache.
         """
-        return await self._reader.history(conversation_id, Span(after, before, limit, include_deleted))
+        return await self._reader.history(conversation_id, Span(after, before, limit, include_deleted), fresh=fresh)
 
     def iterate(self, conversation_id: str, after: int = 0) -> AsyncIterator[MessageDocument]:
         """Iterate over the messages of a conversation behind a sequence, in order, to the present end."""
@@ -149,6 +164,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         max_messages: int | None = None,
         max_tokens: int | None = None,
         count_tokens: CountTokens | None = None,
+        fresh: bool = False,
     ) -> list[MessageDocument]:
         """Return the newest messages that fit a model's context, the oldest first.
 
@@ -160,9 +176,10 @@ class MessageRepository(MongoRepository[MessageDocument]):
             max_messages: at most so many.
             max_tokens: at most so many tokens together.
             count_tokens: how many tokens a message takes; by default ``message.tokens``.
+            fresh: read them from the database, past the cache.
         """
-        budget = Budget(max_messages, max_tokens, count_tokens or attrgetter("tokens"))
-        return await self._reader.window(conversation_id, budget)
+        budget = Budget(max_messages, max_tokens, attrgetter("tokens") if count_tokens is None else count_tokens)
+        return await self._reader.window(conversation_id, budget, fresh=fresh)
 
     async def search(
         self, text: str, conversation_id: str | None = None, limit: int = 20, cursor: str | None = None
@@ -211,11 +228,24 @@ class MessageRepository(MongoRepository[MessageDocument]):
             EntityNotFoundError: it is gone.
             TenantMismatchError: it belongs to another tenant.
         """
-        if isinstance(entity, MessageDocument) and entity.is_deleted:
-            raise EntityNotFoundError(MessageDocument.entity_type, entity.id)
-        edited = await super().update(entity)
+        stamped = self._stamp(entity)
+        if stamped.is_deleted:
+            raise EntityNotFoundError(MessageDocument.entity_type, stamped.id)
+        return await self._told(self._key(stamped.id), partial(self._update, stamped))
+
+    async def _update(self, message: MessageDocument) -> MessageDocument:
+        edited = await super().update(message)
         await self._appending.follow(edited)
         return edited
+
+    async def _told(self, key: Key, write: Callable[[], Awaitable[R]]) -> R:
+        """Change a message, and tell the cache if there is one: at once, or once the unit of work is over."""
+        identity, newest = self._database.identity(key[0]), self._database.newest
+        if newest is not None:
+            return await newest.write(identity, write)
+        result = await write()
+        self._database.gateway.touch(identity)
+        return result
 
     async def edit(
         self, conversation_id: str, sequence: int, expected_version: int | None = None, **changes: Any
@@ -260,12 +290,15 @@ class MessageRepository(MongoRepository[MessageDocument]):
         """
         key = (check_identifier(conversation_id, "conversation_id"), checked_sequence(sequence))
         new = checked_status(status)
-        allowed = [None, *(str(status) for status in new.predecessors)]
-        guard = {"delivery_status": {"$in": allowed}, KIND: None, "deleted_at": None}
-        moved = await self._documents.update(key, guard, {"$set": {"delivery_status": str(new)}})
+        moved = await self._told(key, partial(self._move, key, new))
         if not moved and await self._entity(key) is None:
             raise EntityNotFoundError(MessageDocument.entity_type, join(*key))
         return moved
+
+    async def _move(self, key: Key, status: DeliveryStatus) -> bool:
+        allowed = [None, *(str(status) for status in status.predecessors)]
+        guard = {"delivery_status": {"$in": allowed}, KIND: None, "deleted_at": None}
+        return await self._documents.update(key, guard, {"$set": {"delivery_status": str(status)}})
 
     async def delete(self, entity_id: str, version: int | None = None) -> bool:
         """Delete a message: its content goes, its place stays. Return False if there is none.
@@ -284,7 +317,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
             actual = message.version
             if version is not None and version != actual:
                 break
-            if await self._blank(key, message):
+            if await self._told(key, partial(self._blank, key, message)):
                 return True
         raise ConcurrencyError(version or actual, actual, MessageDocument.entity_type, entity_id)
 
@@ -292,7 +325,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         blank = message.blank()
         change = {
             "$set": {"deleted_at": blank.deleted_at, "version": blank.version},
-            "$unset": dict.fromkeys(_BLANKED, ""),
+            "$unset": dict.fromkeys(BLANKED, ""),
         }
         blanked = await self._documents.update(key, {"version": message.version}, change)
         if blanked:

@@ -1,7 +1,7 @@
 """The operations of the base repository, written once for MongoDB."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -37,7 +37,9 @@ class _Versioned(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Self: ...
-    def evolve(self, **changes: Any) -> Self: ...
+    @classmethod
+    def from_dicts(cls, several: Iterable[dict[str, Any]]) -> list[Self]: ...
+    def stamped(self, tenant_id: str) -> Self: ...
     def successor(self) -> Self: ...
 
 
@@ -81,7 +83,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         if entity.tenant_id:
             self._database.check_tenant(entity.tenant_id)
             return entity
-        return entity.evolve(tenant_id=self.tenant_id)
+        return entity.stamped(self.tenant_id)
 
     async def create(self, entity: E) -> E:
         """Store a new entity and return it as it was stored.
@@ -103,7 +105,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         return self.document_class.from_dict(stored) if stored is not None else None
 
     async def _entities(self, stored: Sequence[Stored]) -> list[E]:
-        return [self.document_class.from_dict(document) for document in stored]
+        return self.document_class.from_dicts(stored)
 
     async def exists(self, entity_id: str) -> bool:
         """Say whether there is an entity of this id."""
@@ -131,6 +133,8 @@ class MongoRepository(BaseRepository[E], Generic[E]):
             EntityNotFoundError: there is none of this id.
             ConcurrencyError: somebody else was faster every time.
         """
+        if not callable(change):
+            raise ValidationError(f"change: must be a function, not {type(change).__name__}", "change")
         attempts = 1 if self._database.in_transaction() else UPDATE_ATTEMPTS
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
@@ -161,7 +165,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         """
         key = self._key(entity_id)
         guard = {} if version is None else {"version": check_version(version)}
-        deleted = await self._documents.update(key, guard, _tombstone())
+        deleted = await self._documents.update(key, guard, tombstone())
         if not deleted and version is not None and await self._documents.exists(key):
             await self._explain_unmatched(key, version)
         return deleted
@@ -208,7 +212,8 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         keyset = self._keyset(parsed, pagination)
         condition = keyset.condition_after(cursor) if cursor is not None else {}
         query = {"$and": [self._query(parsed), condition]} if condition else self._query(parsed)
-        found = await self._documents.find(query, keyset.sort, limit=pagination.page_size + 1)
+        find = self._documents.find_first if parsed.is_indexed else self._documents.find
+        found = await find(query, keyset.sort, limit=pagination.page_size + 1)
         page, following = next_page(keyset, found, pagination.page_size)
         return KeysetPage(await self._entities(page), following)
 
@@ -280,7 +285,8 @@ def _state_change(successor: _Versioned) -> dict[str, Any]:
     return {**change, "$unset": gone} if gone else change
 
 
-def _tombstone() -> list[dict[str, Any]]:
+def tombstone() -> list[dict[str, Any]]:
+    """Return the change that leaves of a document what keeps its id taken."""
     # Without a tenant no query finds it; by the server's clock it is purged.
     version = {"$add": ["$version", 1]}
     return [{"$replaceWith": {"_id": "$_id", "version": version, "deleted_at": "$$NOW", "purge_at": _PURGE}}]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.models.mongo.message_model import MessageDocument, sequence_key
@@ -92,21 +92,55 @@ def gravestone(conversation_id: str, sequence: int) -> Slot:
     return _bare(conversation_id, sequence, GRAVESTONE)
 
 
+def blank_slot(conversation_id: str, sequence: int) -> Stored:
+    """Return what is left of a slot of a deleted conversation."""
+    purge_at = utc_now() + timedelta(hours=BLANK_HOURS)
+    return {"conversation_id": conversation_id, "sequence": sequence, KIND: BLANK, "purge_at": purge_at}
+
+
 def _bare(conversation_id: str, sequence: int, kind: str) -> Slot:
     return Slot({"conversation_id": conversation_id, "sequence": sequence, "message_id": new_id(), KIND: kind})
 
 
-def batch_slots(
-    conversation_id: str, first: int, messages: Sequence[MessageDocument], digest: str | None
-) -> list[Slot]:
-    """Return the slots of messages appended as one from a sequence on."""
-    batch = new_id() if len(messages) > 1 else None
-    slots = []
-    for index, message in enumerate(messages):
-        stored = {**message.to_dict(), "conversation_id": conversation_id, "sequence": first + index}
-        if batch is not None:
-            stored["batch"] = {"id": batch, "size": len(messages), "index": index}
-        if digest is not None and not index:
-            stored["idempotency_digest"] = digest
-        slots.append(Slot(stored))
-    return slots
+class Entry(NamedTuple):
+    """Messages that are to be appended as one, wherever that will be.
+
+    Attributes:
+        conversation_id: the conversation.
+        documents: as they are stored, but for what depends on their place.
+        size: bytes of all of them.
+    """
+
+    conversation_id: str
+    documents: Sequence[Stored]
+    size: int
+
+    @property
+    def length(self) -> int:
+        """How many messages they are."""
+        return len(self.documents)
+
+    def at(self, first: int) -> list[Slot]:
+        """Return the slots of the messages from a sequence on."""
+        if self.length == 1:
+            return [Slot({**self.documents[0], "sequence": first})]
+        # Of what was cut short elsewhere nothing may be taken for a part of this.
+        batch, size = new_id(), self.length
+        return [
+            Slot({**document, "sequence": first + index, "batch": {"id": batch, "size": size, "index": index}})
+            for index, document in enumerate(self.documents)
+        ]
+
+
+def documents_of(conversation_id: str, messages: Sequence[MessageDocument], digest: str | None) -> list[Stored]:
+    """Return messages as they are stored, but for what depends on their place.
+
+    Args:
+        conversation_id: the conversation.
+        messages: the messages.
+        digest: of their content, kept beside an idempotency key.
+    """
+    documents = [{**message.to_dict(), "conversation_id": conversation_id} for message in messages]
+    if digest is not None:
+        documents[0]["idempotency_digest"] = digest
+    return documents

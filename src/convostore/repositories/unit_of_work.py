@@ -87,9 +87,18 @@ class UnitOfWork:
 
     async def _commit(self, transaction: MongoTransaction) -> None:
         # Together and out of reach of a cancellation: what is committed is also announced.
-        await transaction.commit()
-        for hook in self._hooks:
-            await self._run_hook(hook)
+        try:
+            await transaction.commit()
+        except RepositoryError as error:
+            if error.outcome is Outcome.UNKNOWN:
+                with suppress(RepositoryError):
+                    await self._gateway.tell(transaction.touched)
+            raise
+        try:
+            await self._gateway.tell(transaction.touched)
+        finally:
+            for hook in self._hooks:
+                await self._run_hook(hook)
 
     async def _run_hook(self, hook: Hook) -> None:
         try:

@@ -31,6 +31,9 @@ class Budget:
                 raise ValidationError(f"{name}: must be a number >= 1", name)
         if self.max_messages is None and self.max_tokens is None:
             raise ValidationError("max_messages: give max_messages or max_tokens", "max_messages")
+        if not callable(self.count_tokens):
+            kind = type(self.count_tokens).__name__
+            raise ValidationError(f"count_tokens: must be a function, not {kind}", "count_tokens")
 
     def fitting(self, newest_first: Sequence[MessageDocument]) -> int:
         """Return how many of the messages fit, from the newest on."""

@@ -4,7 +4,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from convostore.models.document import Document, Part
+from convostore.models.document import Document
+from convostore.models.part import Part
 from convostore.models.types import (
     ChannelType,
     ConversationId,
@@ -93,4 +94,4 @@ class ConversationDocument(Document):
 
     def successor(self) -> Self:
         """Return this conversation as it stands after its next change of state."""
-        return self.model_copy(update={"version": self.version + 1, "updated_at": utc_now()})
+        return self.replaced(version=self.version + 1, updated_at=utc_now())

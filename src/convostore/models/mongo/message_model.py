@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
-from convostore.models.document import Document, Part, Value
+from convostore.models.document import Document, Value
 from convostore.models.identity import join
-from convostore.models.mongo.conversation_model import PREVIEW_LENGTH, LastMessage
+from convostore.models.mongo.conversation_model import PREVIEW_LENGTH
+from convostore.models.part import Part
 from convostore.models.types import (
     DeliveryStatus,
     ExternalId,
@@ -124,19 +125,19 @@ class MessageDocument(Document):
         said = [_stored_form(getattr(self, name)) for name in self.content_fields]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
-    def preview(self) -> LastMessage:
-        """Return what a list of conversations shows of this message."""
-        return LastMessage(
-            sequence=self.sequence,
-            version=self.version,
-            role=self.role,
-            preview=self.content[:PREVIEW_LENGTH],
-            created_at=self.created_at,
-        )
+    def stored_preview(self) -> dict[str, Any]:
+        """Return what a list of conversations shows of this message, as a ``LastMessage`` is stored."""
+        return {
+            "sequence": self.sequence,
+            "version": self.version,
+            "role": str(self.role),
+            "preview": self.content[:PREVIEW_LENGTH],
+            "created_at": self.created_at,
+        }
 
     def successor(self) -> Self:
         """Return this message as it stands after its next edit."""
-        return self.model_copy(update={"version": self.version + 1, "edited_at": utc_now()})
+        return self.replaced(version=self.version + 1, edited_at=utc_now())
 
     def blank(self) -> Self:
         """Return what is left of this message once it is deleted."""
