@@ -1,76 +1,160 @@
-"""Measuring two ways of doing the same thing, turn by turn, so that noise strikes both."""
+"""The closed loop: so many callers, each of whom calls again when he has his answer.
+
+The contestants take turns, round by round, so that noise strikes all of them; ratios are taken within a round.
+"""
 
 import asyncio
+import gc
 import statistics
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-Call = Callable[[], Awaitable[object]]
+from benchmarks.clocks import Clock, Clocks
+from benchmarks.contest import Call, Case, Contestant
+from benchmarks.figures import Spread, percentile
+
+WARM_UP_CALLS = 64  # of all callers together: each of the conversations that are appended to has been by then
+
+
+class Plan(NamedTuple):
+    """How thoroughly to measure.
+
+    Attributes:
+        rounds: how often each contestant has his turn.
+        seconds: how long a turn takes, about.
+        at_most: calls of a caller in a turn, at most.
+        at_least: the same, at least, where there are several: they begin and end together, which is no steady state.
+    """
+
+    rounds: int
+    seconds: float
+    at_most: int = 20_000
+    at_least: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One piece of work, done by the raw driver and by convostore with the same round trips."""
+class Sample:
+    """One turn of a contestant; times in seconds, those of processors for an operation."""
 
-    name: str
-    raw: Call
-    ours: Call
+    operations: int
+    failed: int
+    wall: float
+    client: float
+    servers: float
+    p50: float
+    p99: float
+
+    @property
+    def each(self) -> float:
+        """Seconds of the wall for an operation, whoever else calls meanwhile."""
+        return self.wall / self.operations
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Medians over the rounds, in seconds an operation, and the spread of the ratio."""
+    """The turns of a contestant beside those of the first one of his case.
 
-    name: str
+    Attributes:
+        case, callers, contestant: what was measured.
+        samples: his turns.
+        beside: the turns of the first in the same rounds.
+    """
+
+    case: str
     callers: int
-    raw: float
-    ours: float
-    ratio: float
-    low: float
-    high: float
+    contestant: str
+    samples: Sequence[Sample]
+    beside: Sequence[Sample]
+
+    def median(self, figure: str) -> float:
+        """Return the median of a figure of the samples."""
+        return statistics.median(getattr(sample, figure) for sample in self.samples)
+
+    def spent(self, processor: str) -> float:
+        """Return the processor time of an operation, over all turns: its clock is too coarse for a single one."""
+        total = sum(getattr(sample, processor) * sample.operations for sample in self.samples)
+        return total / sum(sample.operations for sample in self.samples)
+
+    @property
+    def failed(self) -> int:
+        """How many calls raised an error."""
+        return sum(sample.failed for sample in self.samples)
+
+    @property
+    def per_second(self) -> float:
+        """Operations a second."""
+        return 1 / self.median("each")
+
+    @property
+    def time(self) -> Spread:
+        """Time of a call beside the first's; below 1 is faster."""
+        return self._ratio(lambda mine, his: mine.p50 / his.p50)
+
+    @property
+    def tail(self) -> Spread:
+        """The 99th percentile beside the first's."""
+        return self._ratio(lambda mine, his: mine.p99 / his.p99)
+
+    @property
+    def throughput(self) -> Spread:
+        """Operations a second beside the first's; above 1 is faster."""
+        return self._ratio(lambda mine, his: his.each / mine.each)
+
+    def _ratio(self, ratio: Callable[[Sample, Sample], float]) -> Spread:
+        return Spread.of(map(ratio, self.samples, self.beside))
 
 
-async def _one_by_one(call: Call, times: int) -> float:
-    durations = []
+async def compare(case: Case, callers: int, plan: Plan, clocks: Clocks) -> list[Result]:
+    """Measure all contestants of a case in turns; the order rotates from round to round."""
+    gc.collect()
+    gc.freeze()  # the modules of all contestants: each would pay for looking through those of the others
+    count = len(case.contestants)
+    times = [await _calls_of_a_turn(one, callers, plan, clocks) for one in case.contestants]
+    turns: list[list[Sample]] = [[] for _ in range(count)]
+    for number in range(plan.rounds):
+        for place in range(count):
+            who = (number + place) % count
+            turns[who].append(await take_turn(case.contestants[who], callers, times[who], clocks))
+    return [
+        Result(case.name, callers, one.name, samples, turns[0])
+        for one, samples in zip(case.contestants, turns, strict=True)
+    ]
+
+
+async def _calls_of_a_turn(contestant: Contestant, callers: int, plan: Plan, clocks: Clocks) -> int:
+    """Warm up, then find how many calls of each caller fill a turn."""
+    first = min(max(2, WARM_UP_CALLS // callers), plan.at_most)
+    await take_turn(contestant, callers, first, clocks)
+    sample = await take_turn(contestant, callers, first, clocks)
+    least = plan.at_least if callers > 1 else 1
+    return max(least, min(plan.at_most, round(plan.seconds / (sample.each * callers))))
+
+
+async def take_turn(contestant: Contestant, callers: int, times: int, clocks: Clocks) -> Sample:
+    """Let so many callers call so many times each, and finish what they have left for later."""
+    latencies: list[float] = []
+    caller = partial(_call_again, contestant.call, times, clocks.wall, latencies)
+    wall, client, servers = clocks.wall(), clocks.client(), clocks.servers()
+    failures = await asyncio.gather(*(caller() for _ in range(callers)))
+    if contestant.settle is not None:
+        await contestant.settle()
+    operations = callers * times
+    wall, client, servers = clocks.wall() - wall, clocks.client() - client, clocks.servers() - servers
+    latencies.sort()
+    middle, tail = percentile(latencies, 0.5), percentile(latencies, 0.99)
+    return Sample(operations, sum(failures), wall, client / operations, servers / operations, middle, tail)
+
+
+async def _call_again(call: Call, times: int, clock: Clock, latencies: list[float]) -> int:
+    """Call so many times, one after the other; return how many failed."""
+    failed = 0
     for _ in range(times):
-        started = time.perf_counter()
-        await call()
-        durations.append(time.perf_counter() - started)
-    return statistics.median(durations)
-
-
-async def _together(call: Call, callers: int, times: int) -> float:
-    async def caller() -> None:
-        for _ in range(times):
+        started = clock()
+        try:
             await call()
-
-    started = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return (time.perf_counter() - started) / (callers * times)
-
-
-async def compare(case: Case, callers: int, rounds: int, times: int) -> Result:
-    """Return the ratio ours to raw: the median over rounds that alternate between both."""
-    pairs = []
-    for turn in range(rounds + 1):
-        first, second = (case.raw, case.ours) if turn % 2 else (case.ours, case.raw)
-        one = await _round(first, callers, times)
-        two = await _round(second, callers, times)
-        pairs.append((one, two) if turn % 2 else (two, one))
-    pairs = pairs[1:]  # the first warms up
-    ratios = sorted(ours / raw for raw, ours in pairs)
-    quarter = len(ratios) // 4
-    return Result(
-        case.name,
-        callers,
-        statistics.median(raw for raw, _ in pairs),
-        statistics.median(ours for _, ours in pairs),
-        statistics.median(ratios),
-        ratios[quarter],
-        ratios[-1 - quarter],
-    )
-
-
-async def _round(call: Call, callers: int, times: int) -> float:
-    return await (_one_by_one(call, times) if callers == 1 else _together(call, callers, times))
+        except Exception:  # noqa: BLE001 - whatever a library raises under load is told as a figure
+            failed += 1
+        latencies.append(clock() - started)
+    return failed

@@ -1,135 +1,102 @@
-"""The repositories beside the driver's own calls on equal documents."""
+"""Conversations and messages: what convostore is asked to do."""
 
+import asyncio
 import itertools
 import random
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
-
-from benchmarks.measuring import Case
+from benchmarks import contest
+from benchmarks.contest import Call
 from convostore import ConversationDocument, ConvoStore, MessageDocument, Pagination
-from convostore.models.mongo.message_model import sequence_key
-from convostore.models.types import new_id, utc_now
 
-Database = AsyncDatabase[dict[str, Any]]
+T = TypeVar("T")
+AT_ONCE = 20  # a new pool opens no more connections in time on a busy machine
 CONVERSATIONS = 2_000
+BUSY = 64  # conversations that are appended to in turn
 MESSAGES = 100
+READ = "to-read"
+ONE = "busy-one"
 TEXT = "I want to make a restaurant reservation for 2 people at half past 11 in the morning."
 
 
-class Workload:
-    """Equal data for both: the raw driver works on the same collections, under another tenant's prefix."""
+async def in_groups(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do much work, a group at a time."""
+    waiting, done = iter(work), []
+    while group := list(itertools.islice(waiting, AT_ONCE)):
+        done += await asyncio.gather(*group)
+    return done
 
-    def __init__(self, store: ConvoStore, client: AsyncMongoClient[dict[str, Any]], database_name: str) -> None:
+
+class Workload:
+    """What convostore is asked to do."""
+
+    def __init__(self, store: ConvoStore) -> None:
+        self.store = store
         self.tenant = store.tenant("bench")
-        self.database: Database = client[database_name]
         self.random = random.Random(7)
         self.ids = [f"c-{n:06d}" for n in range(CONVERSATIONS)]
-        self.numbers = itertools.count(1)
-        self.raw_numbers = itertools.count(1)
+        self.numbers = itertools.count()
         self.conversations: list[ConversationDocument] = []
-        self.raw_versions = [0] * CONVERSATIONS
-        self.raw_sequence = itertools.count(1)
 
     async def prepare(self) -> None:
-        """Write the conversations, and a log into which both append."""
-        for number, conversation_id in enumerate(self.ids):
-            conversation = await self.tenant.conversations.create(_conversation(conversation_id))
-            self.conversations.append(conversation)
-            twin = conversation.to_dict() | {"_id": f"raw-update:{number:06d}", "tenant_id": "raw-update"}
-            await self.database.conversations.insert_one(twin)
-        for conversation_id in ("short", "long"):
-            await self.create_named(conversation_id)
-        for _ in range(MESSAGES):
-            await self.append()
+        """Write the conversations, and a log to read."""
+        self.conversations = await in_groups(map(self.create_named, self.ids))
+        await self.create_named(ONE)
+        await self.create_named(READ)
+        for number in range(MESSAGES):
+            await self.tenant.messages.append(READ, MessageDocument.user(f"{number}: {TEXT}"))
+        for conversation_id in self.ids[:BUSY]:  # the first append of a process looks whether there is a conversation
+            await self.append(conversation_id)
+        await self.settle()
 
-    async def create_named(self, conversation_id: str) -> None:
-        """Create a conversation of this id."""
-        await self.tenant.conversations.create(_conversation(conversation_id))
+    async def create_named(self, conversation_id: str) -> ConversationDocument:
+        """Create a conversation of this id; nine of ten are active."""
+        status = "completed" if conversation_id.endswith("7") else "active"
+        conversation = ConversationDocument.start("u-1", conversation_id=conversation_id, title="A talk", status=status)
+        return await self.tenant.conversations.create(conversation)
 
-    async def fill(self, conversation_id: str, messages: int) -> None:
-        """Append many messages."""
-        for _ in range(0, messages, 5_000):
-            batch = [MessageDocument.user(TEXT) for _ in range(min(5_000, messages))]
-            await self.tenant.messages.append_many(conversation_id, batch)
+    def calls(self) -> dict[str, Call]:
+        """Return each piece of work by its name."""
+        return {
+            contest.GET: self.get,
+            contest.EXISTS: self.exists,
+            contest.CREATE: self.create,
+            contest.UPDATE: self.update,
+            contest.APPEND_MANY: self.append_somewhere,
+            contest.APPEND_ONE: self.append,
+            contest.NEWEST: self.newest,
+            contest.PAGE: self.page,
+        }
 
-    def _any(self) -> str:
-        return self.random.choice(self.ids)
+    async def settle(self) -> None:
+        """Write the activity that follows appends."""
+        await self.store.mongodb.activity.flush()
 
-    def cases(self) -> list[Case]:
-        """Return the work to compare."""
-        return [
-            Case("get", self.raw_get, self.get),
-            Case("exists", self.raw_exists, self.exists),
-            Case("create", self.raw_create, self.create),
-            Case("guarded update", self.raw_update, self.update),
-            Case("page of 20", self.raw_page, self.page),
-            Case("append, one talk", self.raw_append, self.append),
-            Case("append, 64 talks", self.raw_append, self.append_somewhere),
-            Case("newest 50", self.raw_newest, self.newest),
-        ]
+    async def get(self) -> ConversationDocument | None:
+        return await self.tenant.conversations.get_by_id(self.random.choice(self.ids))
 
-    async def get(self) -> object:
-        return await self.tenant.conversations.get_by_id(self._any())
+    async def exists(self) -> bool:
+        return await self.tenant.conversations.exists(self.random.choice(self.ids))
 
-    async def raw_get(self) -> object:
-        return await self.database.conversations.find_one({"_id": f"bench:{self._any()}"})
+    async def create(self) -> ConversationDocument:
+        return await self.tenant.conversations.create(ConversationDocument.start("u-2", title="A talk"))
 
-    async def exists(self) -> object:
-        return await self.tenant.conversations.exists(self._any())
-
-    async def raw_exists(self) -> object:
-        return await self.database.conversations.find_one({"_id": f"bench:{self._any()}"}, {"_id": 1}) is not None
-
-    async def create(self) -> object:
-        return await self.tenant.conversations.create(ConversationDocument.start(user_id="u-1"))
-
-    async def raw_create(self) -> object:
-        document = _conversation(new_id()).to_dict() | {"tenant_id": "raw"}
-        document["_id"] = f"raw:{document['conversation_id']}"
-        return await self.database.conversations.insert_one(document)
-
-    async def update(self) -> object:
-        # The versions rise with each round over all conversations.
-        number = next(self.numbers)
-        conversation = self.conversations[number % CONVERSATIONS]
-        self.conversations[number % CONVERSATIONS] = updated = await self.tenant.conversations.update(conversation)
+    async def update(self) -> ConversationDocument:
+        # One after the other, so that no two callers have the same one in hand.
+        number = next(self.numbers) % CONVERSATIONS
+        changed = self.conversations[number].evolve(title="A talk that goes on")
+        self.conversations[number] = updated = await self.tenant.conversations.update(changed)
         return updated
 
-    async def raw_update(self) -> object:
-        number = next(self.raw_numbers) % CONVERSATIONS
-        version = self.raw_versions[number] = self.raw_versions[number] + 1
-        change = {"$set": {"status": "active", "title": "A talk", "updated_at": utc_now(), "version": version + 1}}
-        query = {"_id": f"raw-update:{number:06d}", "version": version}
-        return await self.database.conversations.update_one(query, change)
-
-    async def page(self) -> object:
-        return await self.tenant.conversations.page(None, Pagination(page_size=20))
-
-    async def raw_page(self) -> object:
-        found = self.database.conversations.find({"tenant_id": "bench"}).sort([("created_at", -1), ("_id", -1)])
-        return await found.limit(21).to_list()
-
-    async def append(self, conversation_id: str = "short") -> object:
+    async def append(self, conversation_id: str = ONE) -> MessageDocument:
         return await self.tenant.messages.append(conversation_id, MessageDocument.user(TEXT))
 
-    async def append_somewhere(self) -> object:
-        return await self.append(self.ids[next(self.numbers) % 64])
+    async def append_somewhere(self) -> MessageDocument:
+        return await self.append(self.ids[next(self.numbers) % BUSY])
 
-    async def raw_append(self) -> object:
-        number = next(self.raw_sequence)
-        stored = MessageDocument.user(TEXT).to_dict()
-        stored |= {"_id": f"raw:short:{sequence_key(number)}", "tenant_id": "raw", "sequence": number}
-        return await self.database.messages.insert_one(stored | {"conversation_id": "short"})
+    async def newest(self) -> list[MessageDocument]:
+        return (await self.tenant.messages.history(READ, limit=50)).items
 
-    async def newest(self, conversation_id: str = "short") -> object:
-        return await self.tenant.messages.history(conversation_id, limit=50)
-
-    async def raw_newest(self) -> object:
-        bounds = {"$gte": "bench:short:", "$lt": "bench:short;"}
-        return await self.database.messages.find({"_id": bounds}).sort("_id", -1).limit(51).to_list()
-
-
-def _conversation(conversation_id: str) -> ConversationDocument:
-    return ConversationDocument.start(user_id="u-1", conversation_id=conversation_id, title="A talk")
+    async def page(self) -> list[ConversationDocument]:
+        return (await self.tenant.conversations.page({"status": "active"}, Pagination(page_size=20))).items
