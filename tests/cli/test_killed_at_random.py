@@ -47,13 +47,10 @@ def start(program, convostore_servers, convostore_redis_settings):
     return lambda *arguments: program.start(*arguments, env=environment)
 
 
-async def killed(process, is_begun, seconds):
-    """Kill a process so many seconds after it has begun with its work, if it is not done before."""
-    begun = False
-    while process.poll() is None and not begun:
-        begun = await is_begun()
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(seconds)
+async def killed(process, done, enough):
+    """Kill a process as soon as so much is done, if it does not end before: the clock knows no middle."""
+    while process.poll() is None and await done() < enough:
+        await asyncio.sleep(0.001)
     process.kill()
     await asyncio.to_thread(process.communicate)
 
@@ -70,10 +67,8 @@ async def test_an_import(store, start, lines, rng, tmp_path, capsys):
     for death in range(DEATHS):
         tenant_id = f"t-{death}"
 
-        async def is_begun(tenant_id=tenant_id):
-            return await below(store, tenant_id, "conversations")
-
-        await killed(start("import", file, "-t", tenant_id), is_begun, rng.uniform(0, 0.7))
+        claimed = partial(below, store, tenant_id, "conversations")
+        await killed(start("import", file, "-t", tenant_id), claimed, rng.randint(1, CONVERSATIONS // 2))
         done = await below(store, tenant_id, "conversations", tenant_id=tenant_id)
         halves += done < CONVERSATIONS
         rest = await import_file(store, tenant_id, file)
@@ -114,11 +109,9 @@ async def test_an_erasure(store, start, lines, rng, tmp_path, capsys):
         gone = ("u",) if whom else ("u", "other")
         begun = {"deleted_at": {"$exists": True}}
 
-        async def is_begun(tenant_id=tenant_id, begun=begun):
-            return await below(store, tenant_id, "conversations", **begun)
-
+        marked = partial(below, store, tenant_id, "conversations", **begun)
         process = start("erase", "--tenant", tenant_id, *whom, "--yes")
-        await killed(process, is_begun, rng.uniform(0, 0.5 * len(gone)))
+        await killed(process, marked, rng.randint(1, ERASED * len(gone) // 2))
         halves += await below(store, tenant_id, "messages", content={"$exists": True}) > _kept(messages, gone)
         assert (await store.erasure(tenant_id, *whom[1:]).run()).after == ErasureCounts()
         kept = _kept(messages, gone)
@@ -172,8 +165,12 @@ class Others:
     async def lives(self, session):
         return await self.store.sessions.get_session(self.tenant.tenant_id, session.session_id) is not None
 
-    async def first_is_ended(self, number):
-        return len(self.sessions) > number and not await self.lives(self.sessions[number])
+    async def ended_since(self, number):
+        """How many of the sessions that began after so many are ended, in their order."""
+        ended = 0
+        while number + ended < len(self.sessions) and not await self.lives(self.sessions[number + ended]):
+            ended += 1
+        return ended
 
     async def expect_exact(self):
         """Nothing that the cache holds is old, and everything that was told has had its effect."""
@@ -194,7 +191,7 @@ async def test_a_synchronizer(store, start, rng, capsys):
         await others.cache_all()
         process, number = start("sync", "--name", name), len(others.sessions)
         writing = asyncio.create_task(others.write_on())
-        await killed(process, partial(others.first_is_ended, number), rng.uniform(0, 0.5))
+        await killed(process, partial(others.ended_since, number), rng.randint(1, 10))
         writing.cancel()
         await asyncio.wait([writing])
         killed_ones += process.returncode == -9

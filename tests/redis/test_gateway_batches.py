@@ -96,7 +96,8 @@ async def test_gets_become_one_command_where_all_keys_lie_together(redis_url, re
         found = await asyncio.gather(*(gateway.command(READ, "GET", key) for key in keys))
         assert found == [key.encode() if number % 2 == 0 else None for number, key in enumerate(keys)]
         assert any("MGET" in each for each in sent) == (redis_kind != "cluster")
-        assert len(sent) <= 6 if redis_kind != "cluster" else len(sent) <= 12
+        # Three would do; a flight that is late lets the next leave, so on a busy machine it is some more.
+        assert len(sent) <= len(keys) // 2
 
 
 @pytest.mark.one_server
