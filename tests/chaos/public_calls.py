@@ -13,15 +13,8 @@ CALENDAR = RateLimitPolicy.parse("100/day")
 SPACE = CacheSpace("deadlines")
 VERSIONED = CacheSpace("versioned", version_of=len)
 TENANT = "acme"
-# Calls that consist of several, each of which has the deadline for itself: how many there are at most. A conversation
-# is read once what was appended to it is told to it.
-STEPS = {
-    **dict.fromkeys(("conversations.get_by_id", "conversations.list", "conversations.page"), 2),
-    **dict.fromkeys(("conversations.get_active_conversations", "conversations.get_conversations_by_tenant"), 2),
-    **dict.fromkeys(("write delete", "write append, read own", "write update message", "write edit"), 2),
-    **dict.fromkeys(("write update", "write update_with", "write delete message", "users.erase", "users.sign_out"), 3),
-    **dict.fromkeys(("write transaction", "write in_transaction", "users.close_conversation"), 4),
-}
+# What the program of a caller does in several calls, each of which has the deadline for itself: how many there are.
+STEPS = {"write append, read own": 2, "write transaction": 4}
 
 
 async def mongodb_calls(store):

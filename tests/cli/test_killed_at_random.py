@@ -49,7 +49,9 @@ def start(program, convostore_servers, convostore_redis_settings):
 
 async def killed(process, done, enough):
     """Kill a process as soon as so much is done, if it does not end before: the clock knows no middle."""
-    while process.poll() is None and await done() < enough:
+    while process.poll() is None:
+        if await done() >= enough:
+            break
         await asyncio.sleep(0.001)
     process.kill()
     await asyncio.to_thread(process.communicate)

@@ -14,6 +14,7 @@ from contextvars import Context
 from typing import Generic, TypeVar
 
 from convostore.gateways.flights import BatchLimits, Flight, Flights
+from convostore.gateways.shared_deadline import time_left
 from convostore.gateways.waiting import Alarm, CrowdedError, FairQueue, Waiting
 from convostore.repositories.exceptions import DeadlineExceededError, Outcome, RepositoryError
 
@@ -95,7 +96,7 @@ class Batcher(Generic[Item, Result]):
         waiting: Waiting[Item, Result] = Waiting(owner, item, size, loop.create_future())
         self._queue.put(waiting)
         self._call_up(loop)
-        waiting.end, waiting.writes = end or loop.time() + self._deadline, writes
+        waiting.end, waiting.writes = end or loop.time() + time_left(self._deadline), writes
         self._alarm.add(waiting, loop)
         try:
             return await waiting.answer

@@ -22,12 +22,13 @@ from convostore.gateways.mongo_transaction import Attempt, MongoTransaction, cur
 from convostore.gateways.operation import Observer, Operation, OperationDetails
 from convostore.gateways.retry import RetryPolicy, call_again
 from convostore.gateways.shared_calls import SharedCalls
+from convostore.gateways.shared_deadline import time_left
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.gateways.translation import DRIVER_ERRORS, translate
 from convostore.gateways.waiting import CrowdedError, Places
 from convostore.logs import ROOT, get_logger
 from convostore.models.identity import check_identifier
-from convostore.repositories.exceptions import TransactionError, ValidationError
+from convostore.repositories.exceptions import DeadlineExceededError, TransactionError, ValidationError
 
 if TYPE_CHECKING:
     from convostore.repositories.conversation_cache import ConversationCache
@@ -51,7 +52,7 @@ class MongoGateway:
     Args:
         client: the driver's client; closed by ``aclose``.
         database_name: the database that holds the collections.
-        deadline: seconds that a call may take, all its attempts together.
+        deadline: seconds that a call may take, all its attempts together; see ``one_deadline``.
         retry: how repeatable calls are tried again.
         concurrency: calls outside of units of work under way at the same time; further ones wait, first come, first
             served, which the driver's pool does not see to, up to ``MOST_WAITING``.
@@ -156,8 +157,11 @@ class MongoGateway:
             self._observe(operation, time.monotonic() - started, failure)
 
     async def _within_deadline(self, operation: Operation, attempt: Attempt[T]) -> T:
+        seconds = time_left(self.deadline)
+        if seconds <= 0:
+            raise DeadlineExceededError("MongoDB", message=f"no time was left for {operation.name}: it was not sent")
         try:
-            return await end_by(self.deadline, CANCEL_GRACE, self._attempts, operation, attempt)
+            return await end_by(seconds, CANCEL_GRACE, self._attempts, operation, attempt)
         except TimeoutError as error:
             raise translate(error, operation) from error
 

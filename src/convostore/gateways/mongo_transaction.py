@@ -11,8 +11,10 @@ from pymongo.errors import ConfigurationError, ConnectionFailure, PyMongoError
 
 from convostore.gateways.cancellation import cancel_once, finish
 from convostore.gateways.operation import Operation
+from convostore.gateways.shared_deadline import time_left
 from convostore.gateways.translation import DRIVER_ERRORS, is_unknown_commit, translate
 from convostore.repositories.exceptions import (
+    DeadlineExceededError,
     Outcome,
     RepositoryError,
     TransactionAbortedError,
@@ -23,7 +25,8 @@ T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession | None], Awaitable[T]]
 _COMMIT = Operation("commit", "", "UnitOfWork", writes=True)
 _PAUSE = 0.02
-_FAREWELL = 1.0
+_FAREWELL = 1.0  # seconds that giving up may take, also where the deadline is over
+_LAST_WORD = 0.1
 _GRACE = 0.5  # seconds for a cancelled operation: an abort that overtakes it would leave open what it then begins
 
 _current: ContextVar["MongoTransaction | None"] = ContextVar("convostore_transaction", default=None)
@@ -61,7 +64,7 @@ class MongoTransaction:
         self._check_owner(operation)
         self._used = True
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(time_left(self._deadline)):
                 return await cancel_once(attempt(self._session), _GRACE)
         except DRIVER_ERRORS as error:
             failure = translate(error, operation)
@@ -92,25 +95,25 @@ class MongoTransaction:
             TransactionConflictError: nothing happened; the whole may be run again.
             RepositoryError: the commit failed; ``outcome`` says whether that is certain.
         """
-        await finish(self._commit())
+        await finish(self._commit(time_left(self._deadline)))
 
     async def abort(self) -> None:
         """Make nothing happen; survives the cancellation of the caller, and never raises a driver's error."""
-        await finish(self._abort())
+        await finish(self._abort(max(_FAREWELL, time_left(self._deadline))))
 
-    async def _abort(self) -> None:
-        if self._used:
-            await self._abort_until_known()
-        await self._end()
+    async def _abort(self, seconds: float) -> None:
+        is_known = not self._used or await self._abort_until_known(seconds)
+        await self._end(_FAREWELL if is_known else _LAST_WORD)
 
-    async def _abort_until_known(self) -> None:
+    async def _abort_until_known(self, seconds: float) -> bool:
         # The driver tries twice and says nothing. Left open, the transaction would block other writers for a minute.
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(seconds):
                 while True:
                     if await self._abort_once():
-                        return
+                        return True
                     await asyncio.sleep(_PAUSE)
+        return False
 
     async def _abort_once(self) -> bool:
         try:
@@ -121,14 +124,17 @@ class MongoTransaction:
             return True  # the server has given it up already
         return True
 
-    async def _commit(self) -> None:
+    async def _commit(self, seconds: float) -> None:
+        if seconds <= 0:
+            await self._abort(_FAREWELL)
+            raise DeadlineExceededError("MongoDB", message="no time was left to commit: nothing was applied")
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(seconds):
                 await self._commit_until_known()
         except DRIVER_ERRORS as error:
             raise _commit_failure(error) from error
         finally:
-            await self._end()
+            await self._end(_FAREWELL)
 
     async def _commit_until_known(self) -> None:
         while True:
@@ -139,11 +145,11 @@ class MongoTransaction:
                     raise
             await asyncio.sleep(_PAUSE)
 
-    async def _end(self) -> None:
+    async def _end(self, seconds: float) -> None:
         # Ending the session aborts what is still open. The driver swallows most of what goes wrong there, and the rest
         # tells nobody anything: the server gives up an abandoned transaction by itself.
         with suppress(*DRIVER_ERRORS):
-            async with asyncio.timeout(min(self._deadline, _FAREWELL)):
+            async with asyncio.timeout(min(self._deadline, seconds)):
                 await self._session.end_session()
 
     def leave(self) -> None:

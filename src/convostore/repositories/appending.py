@@ -7,6 +7,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from convostore.gateways.shared_deadline import by_one_deadline
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier
 from convostore.models.mongo.message_model import MessageDocument
@@ -38,6 +39,7 @@ class Appending:
         self._log = MessageLog(database)
         self._conversations = database.collection("conversations", "Conversation")
 
+    @by_one_deadline
     async def append(
         self, conversation_id: str, messages: Sequence[MessageDocument], key: str | None
     ) -> list[MessageDocument]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from convostore.database.mongodb import get_mongodb
+from convostore.gateways.shared_deadline import by_one_deadline
 from convostore.gateways.tenant_collection import Key
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier
@@ -67,7 +68,16 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
             conversation_id: which one.
             fresh: read it from the database, past the cache.
         """
+        if self._database.activity.is_pending:
+            return await self._get_settled(conversation_id, fresh)
+        return await self._get(conversation_id, fresh)
+
+    @by_one_deadline
+    async def _get_settled(self, conversation_id: str, fresh: bool) -> ConversationDocument | None:
         await self._settle(conversation_id)
+        return await self._get(conversation_id, fresh)
+
+    async def _get(self, conversation_id: str, fresh: bool) -> ConversationDocument | None:
         if fresh or self._database.cached is None:
             return await super().get_by_id(conversation_id)
         return await self._cached(self._key(conversation_id))
@@ -94,6 +104,7 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         stamped = self._stamp(conversation)
         return await self._told(self._key(stamped.id), partial(super().update, stamped))
 
+    @by_one_deadline
     async def delete(self, conversation_id: str, version: int | None = None) -> bool:
         """Delete a conversation with all its messages; its id stays taken for 30 days.
 
@@ -187,6 +198,7 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         else:
             await activity.settle(self._documents.identity(self._key(conversation_id)))
 
+    @by_one_deadline
     async def page(
         self,
         filters: Mapping[str, Any] | Filter | None = None,
@@ -203,6 +215,7 @@ class ConversationRepository(MongoRepository[ConversationDocument]):
         await self._settle()
         return await super().page(filters, pagination, cursor)
 
+    @by_one_deadline
     async def list(
         self, filters: Mapping[str, Any] | Filter | None = None, pagination: Pagination | None = None
     ) -> PaginatedResult[ConversationDocument]:

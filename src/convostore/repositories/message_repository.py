@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, TypeVar
 
 from convostore.database.mongodb import get_mongodb
+from convostore.gateways.shared_deadline import by_one_deadline
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import check_identifier, join
@@ -157,6 +158,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         """Iterate over the messages of a conversation behind a sequence, in order, to the present end."""
         return self._reader.iterate(conversation_id, after)
 
+    @by_one_deadline
     async def window(
         self,
         conversation_id: str,
@@ -181,6 +183,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         budget = Budget(max_messages, max_tokens, attrgetter("tokens") if count_tokens is None else count_tokens)
         return await self._reader.window(conversation_id, budget, fresh=fresh)
 
+    @by_one_deadline
     async def search(
         self, text: str, conversation_id: str | None = None, limit: int = 20, cursor: str | None = None
     ) -> KeysetPage[MessageDocument]:
@@ -247,6 +250,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         self._database.gateway.touch(identity)
         return result
 
+    @by_one_deadline
     async def edit(
         self, conversation_id: str, sequence: int, expected_version: int | None = None, **changes: Any
     ) -> MessageDocument:
@@ -280,6 +284,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
             return await self._update_once(message_id, change)
         return await self.update_with(message_id, change)
 
+    @by_one_deadline
     async def update_delivery_status(self, conversation_id: str, sequence: int, status: DeliveryStatus) -> bool:
         """Move the delivery status forward; say whether it moved.
 
@@ -300,6 +305,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         guard = {"delivery_status": {"$in": allowed}, KIND: None, "deleted_at": None}
         return await self._documents.update(key, guard, {"$set": {"delivery_status": str(status)}})
 
+    @by_one_deadline
     async def delete(self, entity_id: str, version: int | None = None) -> bool:
         """Delete a message: its content goes, its place stays. Return False if there is none.
 
@@ -332,6 +338,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
             await self._appending.follow(blank)
         return blanked
 
+    @by_one_deadline
     async def list(
         self, filters: Mapping[str, Any] | Filter | None = None, pagination: Pagination | None = None
     ) -> PaginatedResult[MessageDocument]:

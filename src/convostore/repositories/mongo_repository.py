@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from convostore.gateways.shared_deadline import by_one_deadline
 from convostore.gateways.tenant_collection import Key, Stored
 from convostore.gateways.tenant_database import TenantDatabase
 from convostore.models.identity import join
@@ -111,6 +112,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
         """Say whether there is an entity of this id."""
         return await self._documents.exists(self._key(entity_id))
 
+    @by_one_deadline
     async def update(self, entity: E) -> E:
         """Store the state of an entity, if nobody has changed it since it was read; return its successor.
 
@@ -126,6 +128,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
             await self._explain_unmatched(key, stamped.version)
         return successor
 
+    @by_one_deadline
     async def update_with(self, entity_id: str, change: Callable[[E], E]) -> E:
         """Read an entity, apply a pure function to it and store the result, again if somebody else was faster.
 
@@ -153,6 +156,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
             raise ValidationError("entity: the change must return the entity that it was given", "entity")
         return await self.update(changed)
 
+    @by_one_deadline
     async def delete(self, entity_id: str, version: int | None = None) -> bool:
         """Delete an entity; its id stays taken for 30 days. Return False if there is none.
 
@@ -236,6 +240,7 @@ class MongoRepository(BaseRepository[E], Generic[E]):
             if cursor is None:
                 return
 
+    @by_one_deadline
     async def list(
         self, filters: Mapping[str, Any] | Filter | None = None, pagination: Pagination | None = None
     ) -> PaginatedResult[E]:

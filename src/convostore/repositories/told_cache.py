@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from convostore.gateways.epoch_counter import EpochCounter
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.redis_gateway import RedisGateway
+from convostore.gateways.shared_deadline import time_left
 from convostore.models.identity import split
 from convostore.repositories.cache_cells import CacheCells, cell_key
 from convostore.repositories.cache_epoch import CacheEpoch
@@ -24,11 +25,12 @@ from convostore.repositories.cache_loading import Load
 from convostore.repositories.cache_repository import CacheRepository
 from convostore.repositories.cache_space import CacheSpace
 from convostore.repositories.cache_statistics import CacheStatistics
-from convostore.repositories.exceptions import Outcome, RepositoryError, ValidationError
+from convostore.repositories.exceptions import DeadlineExceededError, Outcome, RepositoryError, ValidationError
 
 T = TypeVar("T")
 V = TypeVar("V")
 _TOGETHER = 200  # in one round trip
+_LAST_WORD = 0.3  # seconds
 
 
 class _Outdated(Exception):  # noqa: N818 - it never leaves this module
@@ -49,6 +51,7 @@ class ToldCache(Generic[V]):
         self, redis: RedisGateway, mongodb: MongoGateway, space: CacheSpace[V], epoch: CacheEpoch | None = None
     ) -> None:
         self.epoch = epoch or CacheEpoch(EpochCounter(mongodb))
+        self._mongodb = mongodb
         self._space = space
         self._cache = CacheRepository(redis)
         self._cells = CacheCells(redis)
@@ -89,12 +92,19 @@ class ToldCache(Generic[V]):
 
         Raises:
             ConnectionError: nobody could be told, neither Redis nor MongoDB; the write may have been done.
+            DeadlineExceededError: time was over before it was told; that goes on.
             Exception: whatever the write raised.
         """
         task = asyncio.create_task(self._write(identity, write, tell))
         self._writes.add(task)
         task.add_done_callback(self._written)
-        return await asyncio.shield(task)
+        try:
+            # A little longer than the write itself may take, which knows best what became of it.
+            async with asyncio.timeout(time_left(self._mongodb.deadline) + _LAST_WORD):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            message = "it was not known in time whether the write is told to the cache"
+            raise DeadlineExceededError("MongoDB", error, outcome=Outcome.UNKNOWN, message=message) from error
 
     async def _write(
         self, identity: str, write: Callable[[], Awaitable[T]], tell: Callable[[T], Awaitable[None]] | None

@@ -4,7 +4,6 @@ Fowler, "Patterns of Enterprise Application Architecture", 2002. The repositorie
 """
 
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from convostore.gateways.cancellation import finish
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.mongo_transaction import MongoTransaction
 from convostore.gateways.retry import pause
+from convostore.gateways.shared_deadline import one_deadline, time_left
 from convostore.logs import get_logger
 from convostore.repositories.exceptions import (
     Outcome,
@@ -118,22 +118,27 @@ async def in_transaction(
     Args:
         gateway: the way to the database.
         work: may be called several times.
-        seconds: for how long it is tried again; by default as long as a call may take.
+        seconds: until it must be committed, all attempts together; by default as long as a call may take.
 
     Raises:
+        DeadlineExceededError: time is over.
         TransactionConflictError: it ran into others until the time was up.
         RepositoryError: what the work or the commit raised.
     """
     unit = _current.get()
     if unit is not None and gateway.in_transaction():
         return await work(unit)
-    give_up = time.monotonic() + (gateway.deadline if seconds is None else seconds)
+    with one_deadline(gateway.deadline if seconds is None else seconds):
+        return await _until_done(gateway, work, gateway.deadline if seconds is None else seconds)
+
+
+async def _until_done(gateway: MongoGateway, work: Callable[[UnitOfWork], Awaitable[T]], seconds: float) -> T:
     longest = _FIRST_PAUSE
     while True:
         try:
             return await _once(gateway, work)
         except RepositoryError as error:
-            if not _may_run_again(error) or time.monotonic() + longest > give_up:
+            if not _may_run_again(error) or time_left(seconds) < longest:
                 raise
         await pause(longest)
         longest = min(2 * longest, _LONGEST_PAUSE)

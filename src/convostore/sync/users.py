@@ -5,6 +5,7 @@ is committed: at once if all is well, else when what was away is back. Until the
 """
 
 from convostore.gateways.mongo_gateway import MongoGateway
+from convostore.gateways.shared_deadline import one_deadline
 from convostore.models.identity import check_identifier
 from convostore.models.types import ConversationStatus
 from convostore.repositories.conversation_repository import ConversationRepository
@@ -83,7 +84,8 @@ class Users:
         if self._gateway.in_transaction():
             await in_transaction(self._gateway, tell)
             return False
-        return await self._dispatcher.try_at_once(await self._outbox.add(tenant_id, effects, user_id=user_id))
+        with one_deadline(self._gateway.deadline):
+            return await self._dispatcher.try_at_once(await self._outbox.add(tenant_id, effects, user_id=user_id))
 
     def _dispatch_after(self, unit: UnitOfWork, identity: str) -> None:
         async def dispatch() -> None:
