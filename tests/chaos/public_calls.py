@@ -14,7 +14,7 @@ SPACE = CacheSpace("deadlines")
 VERSIONED = CacheSpace("versioned", version_of=len)
 TENANT = "acme"
 # What the program of a caller does in several calls, each of which has the deadline for itself: how many there are.
-STEPS = {"write append, read own": 2, "write transaction": 4}
+STEPS = {**dict.fromkeys(("write append, read own", "write update", "write update message"), 2), "write transaction": 4}
 
 
 async def mongodb_calls(store):

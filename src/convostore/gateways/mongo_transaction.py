@@ -25,7 +25,7 @@ T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession | None], Awaitable[T]]
 _COMMIT = Operation("commit", "", "UnitOfWork", writes=True)
 _PAUSE = 0.02
-_FAREWELL = 1.0  # seconds that giving up may take, also where the deadline is over
+_FAREWELL = 0.5  # seconds that giving up may take, also where the deadline is over
 _LAST_WORD = 0.1
 _GRACE = 0.5  # seconds for a cancelled operation: an abort that overtakes it would leave open what it then begins
 
