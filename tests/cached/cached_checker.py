@@ -124,6 +124,15 @@ class Board:
     def stage(self, stage: Stage) -> None:
         self._memory[0] = stage
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether an invalidation was lost of a process that lives to tell."""
+        return bool(self._memory[-1])
+
+    def note_loss(self) -> None:
+        """Tell the others of one."""
+        self._memory[-1] = 1
+
     def __getitem__(self, number: int) -> Progress:
         return Progress(self._memory[1 + number])
 
@@ -186,6 +195,8 @@ class Worker:
         while self.board.stage is Stage.WORK:
             # A few are hot, most are not.
             await work(int(self.plan.conversations * self._random.random() ** 2))
+            if self._store.mongodb.cached.lost and ROLES[self.number] != "victim":
+                self.board.note_loss()
 
     async def _read(self, entity: int) -> None:
         start = time.monotonic_ns()
@@ -334,7 +345,7 @@ class Processes:
         self._pids: dict[int, int] = {}
 
     def run(self, place: Path) -> None:
-        """Let them loose until there are enough reads and kills, then end them all."""
+        """Let them loose until there are enough reads, kills and losses, then end them all."""
         try:
             self._run(place)
         finally:
@@ -360,7 +371,11 @@ class Processes:
     def _kill_at_random(self, place: Path) -> None:
         draw, victim = random.Random(self.plan.seed), ROLES.index("victim")
         readers = [number for number, role in enumerate(ROLES) if role == "reader"]
-        while self.kills < self.plan.kills or any(self.board[each] < Progress.ENOUGH for each in readers):
+        while (
+            self.kills < self.plan.kills
+            or any(self.board[each] < Progress.ENOUGH for each in readers)
+            or (self.plan.lost and not self.board.has_lost)
+        ):
             time.sleep(draw.uniform(0.05, 1.0))
             self._look_for_deaths()
             if self.board[victim] < Progress.READY:

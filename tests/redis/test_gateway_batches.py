@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 
 import pytest
 import pytest_asyncio
 from gateway_support import ADD, ECHO, READ, WRITE, ended, eventually, inline, keys_of, opened, works
 
+from convostore.gateways import batching
 from convostore.gateways.breaker import Breaker
+from convostore.gateways.flights import BatchLimits
 from convostore.gateways.operation import Operation
 from convostore.models.keys import redis_key
 from convostore.repositories.exceptions import ConnectionError as OurConnectionError
@@ -87,7 +90,9 @@ async def test_who_brings_many_commands_delays_no_other_tenant(redis_url, tenant
     assert "EVALSHA" in batches[0]
 
 
-async def test_gets_become_one_command_where_all_keys_lie_together(redis_url, redis_kind, tenant):
+async def test_gets_become_one_command_where_all_keys_lie_together(redis_url, redis_kind, tenant, monkeypatch):
+    # On a busy machine a flight may be found late, and let the next one leave early.
+    monkeypatch.setattr(batching, "BatchLimits", functools.partial(BatchLimits, patience=None))
     keys = keys_of(tenant, 40)
     async with watched(redis_url) as (gateway, sent):
         for key in keys[::2]:
@@ -96,8 +101,7 @@ async def test_gets_become_one_command_where_all_keys_lie_together(redis_url, re
         found = await asyncio.gather(*(gateway.command(READ, "GET", key) for key in keys))
         assert found == [key.encode() if number % 2 == 0 else None for number, key in enumerate(keys)]
         assert any("MGET" in each for each in sent) == (redis_kind != "cluster")
-        # Three would do; a flight that is late lets the next leave, so on a busy machine it is some more.
-        assert len(sent) <= len(keys) // 2
+        assert len(sent) <= 6 if redis_kind != "cluster" else len(sent) <= 12
 
 
 @pytest.mark.one_server
