@@ -8,14 +8,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pymongo.asynchronous.collection import AsyncCollection
-
-from convostore.gateways.batching import Batcher
 from convostore.gateways.cancellation import finish
 from convostore.gateways.find_command import Find, Finder
 from convostore.gateways.flights import BatchLimits
 from convostore.gateways.operation import Operation
-from convostore.gateways.translation import DATABASE
+from convostore.gateways.shared import Shared, Stored
 from convostore.repositories.exceptions import (
     ConnectionError,  # noqa: A004 - the name is the specification's
     RepositoryError,
@@ -24,15 +21,13 @@ from convostore.repositories.exceptions import (
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
 
-Stored = dict[str, Any]
-
 MOST_TOGETHER = 2_000  # documents in a batch: whoever makes them of the answer lets nothing else run meanwhile
 _LIMITS = BatchLimits(items=64, size=MOST_TOGETHER)
 _ONE_BATCH = 1_000_000
 _PLACE = "_place"  # whose document it is; no stored field has this name
 
 
-class SharedFinds:
+class SharedFinds(Shared[Find, list[Stored]]):
     """Reads of one collection that find a limited number of documents.
 
     Args:
@@ -41,11 +36,8 @@ class SharedFinds:
     """
 
     def __init__(self, gateway: "MongoGateway", name: str) -> None:
-        self._gateway = gateway
-        self._name = name
-        self._collection: AsyncCollection[Stored] = gateway.database[name]
+        super().__init__(gateway, name, _LIMITS)
         self._finder = Finder(self._collection)
-        self._batcher: Batcher[Find, list[Stored]] = Batcher(self._send, DATABASE, gateway.deadline, _LIMITS)
 
     async def find(self, owner: str, asked: Find, operation: Operation) -> list[Stored]:
         """Return the documents in their order; in a unit of work the read goes by itself.
@@ -90,10 +82,6 @@ class SharedFinds:
         finally:
             if cursor.alive and cursor.cursor_id:  # a cancelled reader must not leave it open
                 await finish(cursor.close())
-
-    async def aclose(self) -> None:
-        """Wait for what is under way."""
-        await self._batcher.aclose()
 
 
 def _stages(asked: Find, place: int) -> list[dict[str, Any]]:

@@ -2,21 +2,18 @@
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
-from convostore.gateways.batching import Batcher
 from convostore.gateways.operation import Operation
-from convostore.gateways.translation import DATABASE, Failure, failures_of
+from convostore.gateways.shared import Shared, Stored
+from convostore.gateways.translation import Failure, failures_of
 from convostore.repositories.exceptions import RepositoryError
 
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
-
-Stored = dict[str, Any]
 
 
 class Run(NamedTuple):
@@ -45,7 +42,7 @@ class Placed(NamedTuple):
     error: RepositoryError | None
 
 
-class SharedInserts:
+class SharedInserts(Shared[Run, Placed]):
     """Inserts into one collection; those that travel together become one ``insert_many``.
 
     Args:
@@ -54,12 +51,7 @@ class SharedInserts:
     """
 
     def __init__(self, gateway: "MongoGateway", name: str) -> None:
-        self._gateway = gateway
-        self._name = name
-        self._collection: AsyncCollection[Stored] = gateway.database[name]
-        self._batcher: Batcher[Run, Placed] = Batcher(
-            self._send, DATABASE, gateway.deadline, subject=lambda run: run.documents[0]["_id"]
-        )
+        super().__init__(gateway, name, subject=lambda run: run.documents[0]["_id"])
 
     async def insert(self, owner: str, run: Run) -> Placed:
         """Store a run of documents; in a unit of work it goes by itself."""
@@ -117,10 +109,6 @@ class SharedInserts:
             return []
 
         return await self._gateway.run(operation, attempt)
-
-    async def aclose(self) -> None:
-        """Wait for what is under way."""
-        await self._batcher.aclose()
 
 
 def _placed(runs: Sequence[Run], failures: Sequence[Failure]) -> list[Placed]:

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convostore.gateways.batching import Batcher
 from convostore.gateways.find_command import Find, Finder
 from convostore.gateways.operation import Operation
-from convostore.gateways.translation import DATABASE
+from convostore.gateways.shared import Shared, Stored
 
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
 
-Stored = dict[str, Any]
 
-
-class SharedReads:
+class SharedReads(Shared[str, Stored | None]):
     """Reads of one collection by identity; those that travel together become one ``$in``.
 
     Several callers who ask for one document share the read: it left after each of them had asked.
@@ -26,11 +23,9 @@ class SharedReads:
     """
 
     def __init__(self, gateway: "MongoGateway", name: str, projection: Sequence[str] | None = None) -> None:
-        self._gateway = gateway
-        self._name = name
+        super().__init__(gateway, name)
         self._projection = projection
-        self._finder = Finder(gateway.database[name])
-        self._batcher: Batcher[str, Stored | None] = Batcher(self._send, DATABASE, gateway.deadline)
+        self._finder = Finder(self._collection)
 
     async def get(self, owner: str, identity: str, operation: Operation) -> Stored | None:
         """Return a document, or None; in a unit of work the read goes by itself.
@@ -54,10 +49,6 @@ class SharedReads:
         left = {document["_id"]: document for document in found}
         given: dict[str, Stored] = {}
         return [_own(identity, left, given) for identity in identities]
-
-    async def aclose(self) -> None:
-        """Wait for what is under way."""
-        await self._batcher.aclose()
 
 
 def _own(identity: str, left: dict[str, Stored], given: dict[str, Stored]) -> Stored | None:

@@ -5,18 +5,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
-from convostore.gateways.batching import Batcher
 from convostore.gateways.operation import Operation
+from convostore.gateways.shared import Shared
 from convostore.gateways.translation import DATABASE, Failure, failures_of
 from convostore.repositories.exceptions import RepositoryError
 
 if TYPE_CHECKING:
     from convostore.gateways.mongo_gateway import MongoGateway
-
-Stored = dict[str, Any]
 
 # What the server answers to an upsert that would have to insert a document under another identity than was asked for.
 _IMPOSSIBLE = 66
@@ -39,7 +36,7 @@ class Update(NamedTuple):
     size: int
 
 
-class SharedUpdates:
+class SharedUpdates(Shared[Update, bool]):
     """Guarded updates in one collection; those that travel together become one ``bulk_write``.
 
     The server tells of a bulk only how many it matched. So that each caller learns what became of his own, whatever
@@ -52,12 +49,7 @@ class SharedUpdates:
     """
 
     def __init__(self, gateway: "MongoGateway", name: str) -> None:
-        self._gateway = gateway
-        self._name = name
-        self._collection: AsyncCollection[Stored] = gateway.database[name]
-        self._batcher: Batcher[Update, bool] = Batcher(
-            self._send, DATABASE, gateway.deadline, subject=lambda update: update.query["_id"]
-        )
+        super().__init__(gateway, name, subject=lambda update: update.query["_id"])
 
     async def update(self, owner: str, update: Update) -> bool:
         """Change a document if it matches; say whether it did. In a unit of work the update goes by itself.
@@ -91,10 +83,6 @@ class SharedUpdates:
         if result.upserted_count:
             raise RepositoryError(f"{DATABASE} has inserted a document that it should have refused")
         return []
-
-    async def aclose(self) -> None:
-        """Wait for what is under way."""
-        await self._batcher.aclose()
 
 
 def _reporting(change: Mapping[str, Any]) -> dict[str, Any]:
