@@ -316,7 +316,14 @@ class ConvoStore:
         return UnitOfWork(self.mongodb)
 
     async def in_transaction(self, work: Callable[[UnitOfWork], Awaitable[T]]) -> T:
-        """Do work in a unit of work, again if it ran into another one; join the unit that is open, if any."""
+        """Do work in a unit of work, again if it ran into another one; join the unit that is open, if any.
+
+        All of it must be committed by the deadline of a call: what takes long belongs before or behind it.
+
+        Raises:
+            DeadlineExceededError: time is over; nothing was applied, unless ``outcome`` says that it is unknown.
+            RepositoryError: what the work or the commit raised.
+        """
         return await in_transaction(self.mongodb, work)
 
     async def aclose(self) -> None:
