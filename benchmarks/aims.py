@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from benchmarks import contest
 from benchmarks.measuring import Result
 from benchmarks.open_loop import Tally
+from benchmarks.overload import Overload
 
 ALONE, MANY = 1, 64
 TAIL = 1.2
@@ -56,6 +57,7 @@ AIMS = {
 }
 CHAT_SHARE = Aim(0.05)  # of the reads that go to the database, once the cells are filled
 IMPORT_AIM = Aim(0.9, at_least=True)
+BACK_WITHIN = 5  # seconds after an overload
 OPEN_P99 = {contest.GET: 0.010, contest.APPEND_MANY: 0.050}  # seconds, at OPEN_RATE, every arrival served
 
 
@@ -80,3 +82,10 @@ def open_verdict(work: str, rate: float, contestant: str, tally: Tally) -> str:
         return ""
     met = tally.served == tally.arrived and tally.percentile(0.99) < OPEN_P99[work]
     return f"all, p99 < {OPEN_P99[work] * 1e3:g} ms {'met' if met else 'MISSED'}"
+
+
+def overload_verdict(found: Overload) -> str:
+    """Return how soon the tail was back after an overload, and whether that was soon enough."""
+    back = found.back_after
+    told = "not back" if back is None else f"back after {back} s"
+    return f"{told}, ≤ {BACK_WITHIN} s {'MISSED' if back is None or back > BACK_WITHIN else 'met'}"

@@ -8,6 +8,7 @@ from benchmarks.measuring import Result
 from benchmarks.memory import Weight
 from benchmarks.newest_cells import ChatPhase
 from benchmarks.open_loop import Load, Tally
+from benchmarks.overload import Overload
 from convostore.operations.redis_stats import KeyStats
 
 
@@ -34,6 +35,7 @@ class Findings:
         facts: about the machine, by their names.
         closed: the closed loops.
         opened: the open loops.
+        overloads: twice as much as can be served, and what follows.
         lengths: the same work at the end of longer and longer conversations.
         tenants: the same work where more and more tenants share the database.
         weights: memory of processes.
@@ -45,6 +47,7 @@ class Findings:
     facts: dict[str, str] = field(default_factory=dict)
     closed: list[Result] = field(default_factory=list)
     opened: list[Opened] = field(default_factory=list)
+    overloads: list[Overload] = field(default_factory=list)
     lengths: list[Result] = field(default_factory=list)
     tenants: list[Result] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)

@@ -106,10 +106,15 @@ class Result:
         return Spread.of(map(ratio, self.samples, self.beside))
 
 
+def forget_the_others() -> None:
+    """Let the garbage collector overlook all that is there: a contestant would pay for looking through the others'."""
+    gc.collect()
+    gc.freeze()
+
+
 async def compare(case: Case, callers: int, plan: Plan, clocks: Clocks) -> list[Result]:
     """Measure all contestants of a case in turns; the order rotates from round to round."""
-    gc.collect()
-    gc.freeze()  # the modules of all contestants: each would pay for looking through those of the others
+    forget_the_others()
     count = len(case.contestants)
     times = [await _calls_of_a_turn(one, callers, plan, clocks) for one in case.contestants]
     turns: list[list[Sample]] = [[] for _ in range(count)]

@@ -10,8 +10,10 @@ from benchmarks.findings import Findings, Opened
 from benchmarks.importing import Cost, Imports
 from benchmarks.measuring import Result
 from benchmarks.newest_cells import CALLERS, NEWEST, ChatPhase
+from benchmarks.overload import NEAR, Overload, Phase
 from benchmarks.sheets import Sheet, figure, micro, milli, ratio
 
+SECONDS = 6  # of a phase whose tails are shown
 PEERS_DIFFER = (
     "Peers are there for orientation, each in the use that its makers recommend; they do not all promise the same: "
     "Beanie's messages have the order of their ObjectIds, langchain-mongodb's that in which they lie, SQLite is a "
@@ -48,6 +50,7 @@ def sheets(findings: Findings) -> Iterator[Sheet]:
         _aims(findings),
         _closed(findings.closed),
         _opened(findings.opened),
+        _overloads(findings.overloads),
         _growth("Growth with the length of a conversation", "messages before", findings.lengths),
         _growth("Growth with the number of tenants", "tenants", findings.tenants),
         _chat(findings.chat),
@@ -115,6 +118,33 @@ def _opened(results: Iterable[Opened]) -> Sheet:
         cells = (*(f"{count:,}" for count in counts), *map(milli, times), *each)
         sheet.rows.append((case, f"{load.rate:,.0f}", who, *cells, aims.open_verdict(case, load.rate, who, tally)))
     return sheet
+
+
+def _overloads(found: Iterable[Overload]) -> Sheet:
+    headings = (
+        "work", "phase", "due a second", "served", "refused", "late", "failed", "not made", "p99 ms",
+        "p99 ms of its first seconds", "memory MiB", "aim",
+    )  # fmt: skip
+    note = (
+        "Calls arrive at half of what a closed loop is served, at twice that, and at half again. Refused: at once, for "
+        "too many waited. Late: ended by the deadline. Not made: the process that calls was a second behind. The tail "
+        f"is back when the 99th percentile of each further second is at most {NEAR:g} times that before the overload."
+    )
+    sheet = Sheet("Overload and after", headings, texts=2, note=note)
+    sheet.rows.extend(_phase(one, phase) for one in found for phase in one.phases)
+    return sheet
+
+
+def _phase(found: Overload, phase: Phase) -> tuple[str, ...]:
+    seconds = found.of(phase)
+    served = sum(len(second.latencies) for second in seconds)
+    others = (sum(getattr(second, name) for second in seconds) for name in ("refused", "late", "failed", "missed"))
+    tails = " ".join(milli(tail) for tail in found.tails(phase)[:SECONDS])
+    memory = max(second.resident for second in seconds) / 2**20
+    aim = aims.overload_verdict(found) if phase is found.phases[-1] else ""
+    counts = (f"{count:,}" for count in (served, *others))
+    rate = figure(phase.factor * found.capacity)
+    return (found.case, phase.name, rate, *counts, milli(found.tail(phase)), tails, f"{memory:.0f}", aim)
 
 
 def _growth(title: str, amount: str, results: Iterable[Result]) -> Sheet:

@@ -15,11 +15,12 @@ from benchmarks.contest import Call, Case
 from benchmarks.findings import Findings, Opened
 from benchmarks.importing import measure_import
 from benchmarks.machine import facts
-from benchmarks.measuring import Plan, compare, take_turn
+from benchmarks.measuring import Plan, compare, forget_the_others, take_turn
 from benchmarks.memory import weigh
 from benchmarks.mongodb_cases import cases, check_same_work
 from benchmarks.newest_cells import ChatLoad, ChatPlan, NewestCells, caching_stores
 from benchmarks.open_loop import Load, OpenLoop, Tally
+from benchmarks.overload import Phase, overload
 from benchmarks.raw_driver import RawWorkload, driver_client
 from benchmarks.redis_stores import RedisWorkload
 from benchmarks.repositories import Workload
@@ -40,6 +41,7 @@ class Size(NamedTuple):
         growth: of growth.
         loads: of the open loops.
         open_rounds: turns of each contestant under each load.
+        phases: before, during and after an overload.
         lengths: of conversations.
         tenants: numbers of them; the last is the number of conversations too.
         operations: between the weighings.
@@ -52,6 +54,7 @@ class Size(NamedTuple):
     growth: Plan
     loads: tuple[Load, ...]
     open_rounds: int
+    phases: tuple[Phase, Phase, Phase]
     lengths: tuple[int, ...]
     tenants: tuple[int, ...]
     operations: int
@@ -65,6 +68,7 @@ FULL = Size(
     growth=Plan(rounds=12, seconds=0.15),
     loads=tuple(Load(rate, seconds=3) for rate in (500, 1_000, 2_500, 5_000, 10_000)),
     open_rounds=2,
+    phases=(Phase("before", 0.5, 8), Phase("overload", 2, 20), Phase("after", 0.5, 10)),
     lengths=(100, 1_000, 10_000, 200_000),
     tenants=(1, 100, 10_000),
     operations=10_000,
@@ -77,6 +81,7 @@ QUICK = Size(
     growth=Plan(rounds=5, seconds=0.08),
     loads=tuple(Load(rate, seconds=1.5, patience=1) for rate in (1_000, 10_000)),
     open_rounds=1,
+    phases=(Phase("before", 0.5, 3), Phase("overload", 2, 4), Phase("after", 0.5, 6)),
     lengths=(100, 20_000),
     tenants=(1, 500),
     operations=2_000,
@@ -171,6 +176,7 @@ class Suite:
             for case in wanted:
                 if case.name in (contest.GET, contest.APPEND_MANY):
                     await self._opened(case)
+                    await self._overloaded(case)
 
     @asynccontextmanager
     async def _on_mongodb(self, store: ConvoStore) -> AsyncIterator[list[Case]]:
@@ -231,10 +237,16 @@ class Suite:
             tallies = [Tally() for _ in both]
             for _ in range(self.choice.size.open_rounds):
                 for one, tally in zip(both, tallies, strict=True):
+                    forget_the_others()
                     tally.add(await OpenLoop(one, load, self.clocks).run())
             self.findings.opened += [
                 Opened(case.name, one.name, load, tally) for one, tally in zip(both, tallies, strict=True)
             ]
+
+    async def _overloaded(self, case: Case) -> None:
+        self.say(f"{case.name}, overload")
+        ours = next(one for one in case.contestants if one.name == contest.OURS)
+        self.findings.overloads.append(await overload(case.name, ours, self.choice.size.phases, self.clocks))
 
     async def _growth(self, store: ConvoStore) -> None:
         size = self.choice.size
