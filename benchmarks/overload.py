@@ -20,7 +20,6 @@ from benchmarks.open_loop import ARRIVALS_OF_A_TURN
 from convostore import DeadlineExceededError
 
 CALLERS = 256
-CALLS = 100  # of each caller, to find what can be served
 TOO_LATE = 1.0  # seconds
 NEAR = 2.0  # a percentile of at most so many times that before the overload is back at it
 
@@ -37,6 +36,25 @@ class Phase(NamedTuple):
     name: str
     factor: float
     seconds: int
+
+
+class Plan(NamedTuple):
+    """How thoroughly to measure.
+
+    Attributes:
+        calls: of each caller, to find what can be served.
+        before, during, after: seconds of the phases.
+    """
+
+    calls: int
+    before: int
+    during: int
+    after: int
+
+    @property
+    def phases(self) -> Sequence[Phase]:
+        """Return half of what can be served, twice as much, and half again."""
+        return Phase("before", 0.5, self.before), Phase("overload", 2, self.during), Phase("after", 0.5, self.after)
 
 
 @dataclass(slots=True)
@@ -155,19 +173,19 @@ def _moments(second: int, rate: float) -> Iterator[float]:
         moment += chance.expovariate(rate)
 
 
-async def overload(case: str, contestant: Contestant, phases: Sequence[Phase], clocks: Clocks) -> Overload:
+async def overload(case: str, contestant: Contestant, plan: Plan, clocks: Clocks) -> Overload:
     """Find what can be served, then let calls arrive as the phases say.
 
     Args:
         case: the name of the work.
         contestant: who does it.
-        phases: the one before the overload, the overload, the one after it.
+        plan: how thoroughly.
         clocks: what is read.
     """
-    await take_turn(contestant, CALLERS, CALLS // 10, clocks)
-    sample = await take_turn(contestant, CALLERS, CALLS, clocks)
-    capacity = 1 / sample.each
+    await take_turn(contestant, CALLERS, 1 + plan.calls // 10, clocks)
+    capacity = 1 / (await take_turn(contestant, CALLERS, plan.calls, clocks)).each
     forget_the_others()
+    phases = plan.phases
     seconds = [Second(phase) for phase in phases for _ in range(phase.seconds)]
     await _Arrivals(contestant, clocks, seconds).run([second.phase.factor * capacity for second in seconds])
     if contestant.settle is not None:

@@ -20,7 +20,8 @@ from benchmarks.memory import weigh
 from benchmarks.mongodb_cases import cases, check_same_work
 from benchmarks.newest_cells import ChatLoad, ChatPlan, NewestCells, caching_stores
 from benchmarks.open_loop import Load, OpenLoop, Tally
-from benchmarks.overload import Phase, overload
+from benchmarks.overload import Plan as OverloadPlan
+from benchmarks.overload import overload
 from benchmarks.raw_driver import RawWorkload, driver_client
 from benchmarks.redis_stores import RedisWorkload
 from benchmarks.repositories import Workload
@@ -41,7 +42,7 @@ class Size(NamedTuple):
         growth: of growth.
         loads: of the open loops.
         open_rounds: turns of each contestant under each load.
-        phases: before, during and after an overload.
+        overload: how thoroughly an overload is measured.
         lengths: of conversations.
         tenants: numbers of them; the last is the number of conversations too.
         operations: between the weighings.
@@ -54,7 +55,7 @@ class Size(NamedTuple):
     growth: Plan
     loads: tuple[Load, ...]
     open_rounds: int
-    phases: tuple[Phase, Phase, Phase]
+    overload: OverloadPlan
     lengths: tuple[int, ...]
     tenants: tuple[int, ...]
     operations: int
@@ -68,7 +69,7 @@ FULL = Size(
     growth=Plan(rounds=12, seconds=0.15),
     loads=tuple(Load(rate, seconds=3) for rate in (500, 1_000, 2_500, 5_000, 10_000)),
     open_rounds=2,
-    phases=(Phase("before", 0.5, 8), Phase("overload", 2, 20), Phase("after", 0.5, 10)),
+    overload=OverloadPlan(100, before=8, during=20, after=10),
     lengths=(100, 1_000, 10_000, 200_000),
     tenants=(1, 100, 10_000),
     operations=10_000,
@@ -81,7 +82,7 @@ QUICK = Size(
     growth=Plan(rounds=5, seconds=0.08),
     loads=tuple(Load(rate, seconds=1.5, patience=1) for rate in (1_000, 10_000)),
     open_rounds=1,
-    phases=(Phase("before", 0.5, 3), Phase("overload", 2, 4), Phase("after", 0.5, 6)),
+    overload=OverloadPlan(50, before=3, during=4, after=6),
     lengths=(100, 20_000),
     tenants=(1, 500),
     operations=2_000,
@@ -246,7 +247,7 @@ class Suite:
     async def _overloaded(self, case: Case) -> None:
         self.say(f"{case.name}, overload")
         ours = next(one for one in case.contestants if one.name == contest.OURS)
-        self.findings.overloads.append(await overload(case.name, ours, self.choice.size.phases, self.clocks))
+        self.findings.overloads.append(await overload(case.name, ours, self.choice.size.overload, self.clocks))
 
     async def _growth(self, store: ConvoStore) -> None:
         size = self.choice.size

@@ -8,6 +8,7 @@ from benchmarks.measuring import Result, Sample
 from benchmarks.memory import Weight
 from benchmarks.newest_cells import ChatPhase
 from benchmarks.open_loop import Load, Tally
+from benchmarks.overload import Overload, Plan, Second
 
 from convostore.operations.redis_stats import KeyStats
 
@@ -48,6 +49,14 @@ def opened(case: str, contestant: str, rate: float, seconds: float) -> Opened:
     return Opened(case, contestant, Load(rate, 1), tally)
 
 
+def overloaded(*tails: float) -> Overload:
+    """Return an overload with these tails in the seconds after it, in seconds; before it was a tenth."""
+    phases = Plan(1, before=1, during=2, after=len(tails)).phases
+    tails_of = {phases[0]: (0.1,), phases[1]: (3.0, 5.0), phases[2]: tails}
+    seconds = [Second(phase, 10, [tail] * 9, refused=1, resident=2**27) for phase in phases for tail in tails_of[phase]]
+    return Overload(contest.GET, 2_000, phases, seconds)
+
+
 def findings() -> Findings:
     """Return one of everything."""
     return Findings(
@@ -59,6 +68,7 @@ def findings() -> Findings:
             for who, base in ((contest.RAW, 0.05), (contest.OURS, 0.0005))
             for rate in (1_000, 10_000)
         ],
+        overloads=[overloaded(4.0, 0.3, 0.1)],
         lengths=[result("append", 1, f"{n:,} messages", 1.0) for n in (100, 200_000)],
         tenants=[result("get by id", 1, f"{n:,} tenants", 1.0 - n / 1e5) for n in (1, 100, 10_000)],
         weights=[Weight(contest.OURS, 10_000, 60 * 2**20, 61 * 2**20)],

@@ -7,7 +7,7 @@ from benchmarks import aims, contest
 from benchmarks.findings import Findings
 from benchmarks.report import page, sheets
 from benchmarks.sheets import Sheet, figure
-from made_up import WORK, findings, opened, result
+from made_up import WORK, findings, opened, overloaded, result
 
 
 def cells(text: str, *start: str) -> list[str]:
@@ -32,6 +32,8 @@ def test_the_page_has_every_finding():
         "50.0",
         "all, p99 < 10 ms met",
     ]
+    assert cells(text, "get by id", "overload")[2:8] == ["4,000", "18", "2", "0", "0", "0"]
+    assert cells(text, "get by id", "after")[8:] == ["4,000", "4,000 300 100", "128", "back after 2 s, ≤ 5 s met"]
     assert cells(text, "append", "1", "200,000")[5] == "1.00 (1.00-1.00)"
     assert cells(text, "get by id", "1", "10,000")[3:5] == ["1,111", "2,222"]
     assert cells(text, "convostore", "10,000")[2:] == ["60.0", "61.0", "1.0"]
@@ -39,6 +41,20 @@ def test_the_page_has_every_finding():
     assert cells(text, "session")[1:] == ["3", "321"]
     assert cells(text, "empty at first")[3:] == ["40.0%", "50.0", "1,000", ""]
     assert cells(text, "filled before")[3:] == ["2.0%", "100", "500", "≤ 0.05 met"]
+
+
+@pytest.mark.parametrize(
+    ("tails", "verdict"),
+    [
+        ([0.2, 0.1], "back after 0 s, ≤ 5 s met"),
+        ([0.1, 0.1, 0.3, 0.1], "back after 3 s, ≤ 5 s met"),
+        ([*[1.0] * 6, 0.1], "back after 6 s, ≤ 5 s MISSED"),
+        ([0.1, 0.1, 0.3], "not back, ≤ 5 s MISSED"),
+        ([0.1, float("nan")], "not back, ≤ 5 s MISSED"),
+    ],
+)
+def test_an_overload_is_over_when_no_later_second_is_slow(tails, verdict):
+    assert aims.overload_verdict(overloaded(*tails)) == verdict
 
 
 def test_tables_are_well_formed():

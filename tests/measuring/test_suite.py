@@ -6,12 +6,18 @@ from benchmarks.clocks import Clocks
 from benchmarks.measuring import Plan
 from benchmarks.newest_cells import ChatPlan
 from benchmarks.open_loop import Load
+from benchmarks.overload import Plan as OverloadPlan
 from benchmarks.suite import QUICK, Choice, Suite
 
 from convostore.database.local_servers import ServerAddresses
 
 TINY = QUICK._replace(
-    plan=Plan(rounds=2, seconds=0.01, at_most=2), loads=(Load(100, 0.2),), open_rounds=1, cells=3, chat=ChatPlan(50, 9)
+    plan=Plan(rounds=2, seconds=0.01, at_most=2),
+    loads=(Load(100, 0.2),),
+    open_rounds=1,
+    overload=OverloadPlan(2, before=1, during=1, after=1),
+    cells=3,
+    chat=ChatPlan(50, 9),
 )
 
 
@@ -35,6 +41,8 @@ async def test_what_is_wanted_is_measured(convostore_servers: ServerAddresses, s
     assert [one for one in found.closed if one.failed] == []
     assert {one.case for one in found.opened} == names & {contest.GET, contest.APPEND_MANY}
     assert [one for one in found.opened if one.tally.failed] == []
+    assert {one.case for one in found.overloads} == names & {contest.GET, contest.APPEND_MANY}
+    assert [second for one in found.overloads for second in one.seconds if second.failed] == []
     assert "MongoDB" in found.facts["servers"]
 
 
