@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 from cached_support import TENANT, conversation, loads, text, warm
+from pydantic import SecretStr
 
-from convostore import ConversationStatus, RepositoryError
+from convostore import ConversationStatus, DeadlineExceededError, RepositoryError
 from convostore.gateways.mongo_transaction import MongoTransaction
 from convostore.repositories.exceptions import ConnectionError as StoreConnectionError
 from convostore.repositories.exceptions import Outcome
+from convostore.testing.proxy import Fault
 
 
 class UndoneError(Exception):
@@ -102,6 +104,34 @@ async def test_a_commit_that_may_have_happened_is_told(one, other, cid, monkeypa
     with pytest.raises(RepositoryError):
         async with one.transaction():
             await change_everything(one, cid)
+    assert (await other.tenant(TENANT).conversations.get_by_id(cid)).title == "changed"
+
+
+@pytest.mark.parametrize("answer_is_lost", [False, True])
+async def test_who_has_no_time_left_does_not_wait_until_it_is_told(
+    opened, other, cid, proxy, monkeypatch, answer_is_lost
+):
+    store = await opened(redis_url=SecretStr(proxy.url), cache_deadline=20.0)
+    await warm(store, cid)
+    await warm(other, cid)
+    store.mongodb.deadline = 2.0
+    commit = MongoTransaction.commit
+
+    async def stall_before(transaction):
+        proxy.rule = lambda _: Fault.STALL
+        await commit(transaction)
+        if answer_is_lost:
+            raise StoreConnectionError("MongoDB", outcome=Outcome.UNKNOWN)
+
+    monkeypatch.setattr(MongoTransaction, "commit", stall_before)
+    with pytest.raises(StoreConnectionError) as caught:
+        await store.in_transaction(lambda _: change_everything(store, cid))
+    assert isinstance(caught.value, DeadlineExceededError) is not answer_is_lost
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert store.mongodb.cached._writes, "it goes on without the caller"
+    proxy.rule = None
+    proxy.cut_connections()
+    await store.mongodb.cached.finish_writes()
     assert (await other.tenant(TENANT).conversations.get_by_id(cid)).title == "changed"
 
 

@@ -1,16 +1,13 @@
 """The command that looks for what is wrong, and repairs what can be repaired if it is asked to."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from convostore.cli.drawing import cell, progress_bar, standard_output, table
+from convostore.cli.consent import Consent
+from convostore.cli.drawing import cell, counting_bar, standard_output, table
 from convostore.cli.options import (
     AsJson,
     DatabaseName,
@@ -75,7 +72,8 @@ def doctor_command(
     """
     where = Where(mongodb_uri, database, data, redis_url)
     if repair:
-        _repair(where, _Wish(dry_run, yes, claims_older_than), as_json=as_json)
+        age = None if claims_older_than is None else timedelta(hours=claims_older_than)
+        _repair(where, age, Consent(dry_run, yes, may_ask=not as_json))
     elif dry_run or yes or claims_older_than is not None:
         tell("error: --dry-run, --yes and --claims-older-than go with --repair")
         raise typer.Exit(_WRONG_USAGE)
@@ -108,21 +106,9 @@ async def _doctor(where: Where, scan: int) -> list[Finding]:
         return [Finding("MongoDB", Level.PROBLEM, str(error))]
 
 
-class _Wish(NamedTuple):
-    """What of a repair somebody wants."""
-
-    dry_run: bool
-    yes: bool
-    hours: float | None
-
-    @property
-    def age(self) -> timedelta | None:
-        return None if self.hours is None else timedelta(hours=self.hours)
-
-
-def _repair(where: Where, wish: _Wish, *, as_json: bool) -> None:
-    planned, done = run(_plan_and_repair(where, wish, as_json=as_json))
-    if as_json:
+def _repair(where: Where, age: timedelta | None, consent: Consent) -> None:
+    planned, done = run(_plan_and_repair(where, age, consent))
+    if not consent.may_ask:
         print_json({"planned": _plain(planned), "repaired": None if done is None else _plain(done)})
     elif done is not None:
         typer.echo(f"{done.count} repaired")
@@ -130,32 +116,18 @@ def _repair(where: Where, wish: _Wish, *, as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-async def _plan_and_repair(where: Where, wish: _Wish, *, as_json: bool) -> tuple[RepairReport, RepairReport | None]:
+async def _plan_and_repair(
+    where: Where, age: timedelta | None, consent: Consent
+) -> tuple[RepairReport, RepairReport | None]:
     async with open_gateway(where) as gateway:
-        with _bar("looking", await Repair(gateway).size()) as advance:
-            planned = await Repair(gateway, wish.age, advance).plan()
-        if not as_json:
+        with counting_bar("looking", await Repair(gateway).size()) as advance:
+            planned = await Repair(gateway, age, advance).plan()
+        if consent.may_ask:
             _draw(planned)
-        if not planned.count or not _is_wanted(wish, may_ask=not as_json):
+        if not planned.count or not consent.is_given("repair", "Repair this?"):
             return planned, None
-        with _bar("repairing", await Repair(gateway).size()) as advance:
-            return planned, await Repair(gateway, wish.age, advance).run()
-
-
-def _is_wanted(wish: _Wish, *, may_ask: bool) -> bool:
-    if wish.dry_run or wish.yes:
-        return not wish.dry_run
-    if may_ask and sys.stdin.isatty():
-        return typer.confirm("Repair this?", err=True)
-    tell("Nothing was changed: add --yes to repair this.")
-    return False
-
-
-@contextmanager
-def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda documents: bar.advance(task, documents)
+        with counting_bar("repairing", await Repair(gateway).size()) as advance:
+            return planned, await Repair(gateway, age, advance).run()
 
 
 def _draw(report: RepairReport) -> None:

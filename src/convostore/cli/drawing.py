@@ -1,13 +1,14 @@
 """Drawing conversations on a terminal; what others have written is shown, never obeyed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich import box
 from rich.align import Align
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -107,3 +108,11 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
     """Return a progress bar on standard error, unseen unless that is a terminal."""
     console = standard_error()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def counting_bar(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar that counts, for the time of a ``with``; what it gives is told of how many more are done."""
+    with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done: bar.advance(task, done)

@@ -1,16 +1,14 @@
 """The command that erases: a user, a tenant, or what is older than an age."""
 
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from convostore.cli.drawing import cell, progress_bar, safe, standard_output, table
+from convostore.cli.consent import Consent
+from convostore.cli.drawing import cell, counting_bar, safe, standard_output, table
 from convostore.cli.options import AsJson, DatabaseName, DataDirectory, MongoUri, RedisUrl, Tenant, Where, open_gateways
 from convostore.cli.reporting import FAILED, print_json, run, tell
 from convostore.models.identity import check_identifier
@@ -51,27 +49,16 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 class _Wish(NamedTuple):
-    """What somebody wants to be erased, and how."""
+    """What somebody wants to be erased."""
 
     tenant: str
     user: str | None
     identifiers: tuple[str, ...]
-    dry_run: bool
-    yes: bool
-    may_ask: bool
+    consent: Consent
 
     @property
     def whose(self) -> str:
         return f"user {self.user} of tenant {self.tenant}" if self.user is not None else f"tenant {self.tenant}"
-
-    def is_confirmed(self, question: str) -> bool:
-        """Say whether it is to be done, and ask if that is not known."""
-        if self.dry_run or self.yes:
-            return not self.dry_run
-        if self.may_ask and sys.stdin.isatty():
-            return typer.confirm(question, err=True)
-        tell("Nothing was changed: add --yes to erase this.")
-        return False
 
 
 def erase_command(
@@ -97,7 +84,7 @@ def erase_command(
     Example: convostore erase --tenant acme --user u-1 --dry-run
     """
     where = Where(mongodb_uri, database, data, redis_url)
-    wish = _Wish(tenant, user, tuple(identifier or ()), dry_run, yes, may_ask=not as_json)
+    wish = _Wish(tenant, user, tuple(identifier or ()), Consent(dry_run, yes, may_ask=not as_json))
     if older_than is None and not only:
         _erase(where, wish, as_json=as_json)
     elif older_than is None or user is not None or identifier:
@@ -116,7 +103,7 @@ def _erase(where: Where, wish: _Wish, *, as_json: bool) -> None:
         print_json({"before": asdict(found), "after": asdict(report.after) if report else None})
     elif report is not None:
         _tell_end(report)
-    if not found.total or wish.dry_run:
+    if not found.total or wish.consent.dry_run:
         return
     if report is None or not report.is_complete:
         raise typer.Exit(FAILED)
@@ -130,13 +117,13 @@ async def _look_and_erase(where: Where, wish: _Wish) -> tuple[ErasureCounts, Era
         if redis is None:
             tell("Redis is not used: no address. What it may hold stays there.")
         options: dict[str, Any] = {"identifiers": wish.identifiers}
-        with _bar("counting", None):
+        with counting_bar("counting", None):
             found = await Erasure(mongodb, redis, wish.tenant, wish.user, **options).look()
-        if wish.may_ask:
+        if wish.consent.may_ask:
             _draw(wish.whose, asdict(found))
-        if not wish.is_confirmed(f"Erase all of this for good, and with it {wish.whose}?"):
+        if not wish.consent.is_given("erase", f"Erase all of this for good, and with it {wish.whose}?"):
             return found, None
-        with _bar("erasing", found.conversations + found.imports) as advance:
+        with counting_bar("erasing", found.conversations + found.imports) as advance:
             erasure = Erasure(mongodb, redis, wish.tenant, wish.user, progress=advance, **options)
             return found, await erasure.run()
 
@@ -158,7 +145,7 @@ def _retain(where: Where, wish: _Wish, older_than: str, kinds: Sequence[Kind], *
         print_json({"older": found, "gone": gone})
     elif gone is not None:
         typer.echo(", ".join(f"{count} {kind}" for kind, count in gone.items()) + " gone")
-    if gone is None and not wish.dry_run and any(found.values()):
+    if gone is None and not wish.consent.dry_run and any(found.values()):
         raise typer.Exit(FAILED)
 
 
@@ -169,13 +156,13 @@ async def _look_and_retain(
     age = parse_age(older_than)
     async with open_gateways(where) as (mongodb, redis):
         retention = Retention(mongodb, redis, wish.tenant, age)
-        with _bar("counting", None):
+        with counting_bar("counting", None):
             found = {str(kind): await _counting(retention)[kind]() for kind in kinds}
-        if wish.may_ask:
+        if wish.consent.may_ask:
             _draw(f"of tenant {wish.tenant}, older than {older_than}", found)
-        if not any(found.values()) or not wish.is_confirmed("Remove this for good?"):
+        if not any(found.values()) or not wish.consent.is_given("erase", "Remove this for good?"):
             return found, None
-        with _bar("removing", sum(found.values())) as advance:
+        with counting_bar("removing", sum(found.values())) as advance:
             retention = Retention(mongodb, redis, wish.tenant, age, advance)
             return found, {str(kind): await _removing(retention)[kind]() for kind in kinds}
 
@@ -208,10 +195,3 @@ def _draw(title: str, counts: dict[str, Any]) -> None:
     for name, count in counts.items():
         drawn.add_row(cell(name), cell(count))
     standard_output().print(drawn)
-
-
-@contextmanager
-def _bar(text: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    with progress_bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda gone: bar.advance(task, gone)

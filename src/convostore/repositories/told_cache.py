@@ -9,7 +9,7 @@ it behind: the write goes on without him, and is told.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -95,16 +95,7 @@ class ToldCache(Generic[V]):
             DeadlineExceededError: time was over before it was told; that goes on.
             Exception: whatever the write raised.
         """
-        task = asyncio.create_task(self._write(identity, write, tell))
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        try:
-            # A little longer than the write itself may take, which knows best what became of it.
-            async with asyncio.timeout(time_left(self._mongodb.deadline) + _LAST_WORD):
-                return await asyncio.shield(task)
-        except TimeoutError as error:
-            message = "it was not known in time whether the write is told to the cache"
-            raise DeadlineExceededError("MongoDB", error, outcome=Outcome.UNKNOWN, message=message) from error
+        return await self._leave_behind(self._write(identity, write, tell))
 
     async def _write(
         self, identity: str, write: Callable[[], Awaitable[T]], tell: Callable[[T], Awaitable[None]] | None
@@ -116,22 +107,41 @@ class ToldCache(Generic[V]):
         except BaseException:
             # It may have been done. Nor shall who is told of a conflict go on reading what has caused it.
             with suppress(RepositoryError):
-                await self.tell([identity])
+                await self._tell([identity])
             raise
-        await (self.tell([identity]) if tell is None else tell(result))
+        await (self._tell([identity]) if tell is None else tell(result))
         return result
-
-    def _written(self, task: "asyncio.Task[Any]") -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may have gone
 
     async def tell(self, identities: Iterable[str]) -> None:
         """Make sure that no read that begins afterwards, of any process, finds what was there before.
 
+        A caller who is cancelled leaves it, and it goes on without him.
+
         Raises:
             ConnectionError: neither Redis nor MongoDB could be told.
+            DeadlineExceededError: time was over before; it goes on.
         """
+        await self._leave_behind(self._tell(identities))
+
+    async def _leave_behind(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work as long as there is time; it is done in any case."""
+        task = asyncio.create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._done)
+        try:
+            # A little longer than the write itself may take, which knows best what became of it.
+            async with asyncio.timeout(time_left(self._mongodb.deadline) + _LAST_WORD):
+                return await asyncio.shield(task)
+        except TimeoutError as error:
+            message = "it was not known in time whether the write is told to the cache"
+            raise DeadlineExceededError("MongoDB", error, outcome=Outcome.UNKNOWN, message=message) from error
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have gone
+
+    async def _tell(self, identities: Iterable[str]) -> None:
         try:
             await self._forget(identities)
         except RepositoryError:

@@ -115,6 +115,10 @@ def _check(effects: Sequence[Effect], user_id: str, conversation_ids: Sequence[s
         raise ValidationError(f"effects: must be of {', '.join(Effect)}", "effects")
     if not effects:
         raise ValidationError("effects: must be one at least", "effects")
+    _check_whom(effects, user_id, conversation_ids)
+
+
+def _check_whom(effects: Sequence[Effect], user_id: str, conversation_ids: Sequence[str]) -> None:
     if user_id != "" or any(effect in OF_A_USER for effect in effects):
         check_identifier(user_id, "user_id")
     if any(effect not in OF_A_USER for effect in effects) and not conversation_ids:
