@@ -40,7 +40,7 @@ from convostore.repositories.rate_limit_repository import RateLimitRepository, g
 from convostore.repositories.session_policy import SessionLimitError, SessionPolicy
 from convostore.repositories.session_repository import SessionRepository, get_session_repository
 from convostore.repositories.unit_of_work import UnitOfWork
-from convostore.store import ConvoStore, TenantStore
+from convostore.store import ConvoStore
 from convostore.sync.changes import Changes
 from convostore.sync.dispatcher import Dispatcher
 from convostore.sync.events import (
@@ -59,6 +59,7 @@ from convostore.sync.events import (
 from convostore.sync.outbox import Effect, Outbox, OutboxEntry
 from convostore.sync.synchronizer import Synchronizer, SyncStatus
 from convostore.sync.users import Users
+from convostore.tenant_store import TenantStore
 
 __all__ = [
     "WHOLE_TENANT",

@@ -1,19 +1,18 @@
 """ConvoStore: opens the databases, hands out repositories, closes what it opened."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from convostore.database.local_servers import LocalServers, default_data_directory
-from convostore.database.mongodb import current_tenant, open_mongodb
-from convostore.database.redis_client import RedisClients, current_redis
+from convostore.database.mongodb import open_mongodb
+from convostore.database.redis_client import RedisClients
 from convostore.database.settings import MongoSettings, RedisSettings
 from convostore.gateways.epoch_counter import EpochCounter
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.redis_probe import check
-from convostore.gateways.tenant_database import TenantDatabase
 from convostore.logs import get_logger
 from convostore.models.identity import check_identifier
 from convostore.models.redis.rate_limits import RateLimitPolicy
@@ -23,13 +22,11 @@ from convostore.operations.retention import Retention
 from convostore.repositories.cache_epoch import CacheEpoch
 from convostore.repositories.cache_repository import CacheRepository
 from convostore.repositories.conversation_cache import ConversationCache
-from convostore.repositories.conversation_repository import ConversationRepository
 from convostore.repositories.exceptions import (
     ConnectionError,  # noqa: A004 - the name is the specification's
     RepositoryError,
     ValidationError,
 )
-from convostore.repositories.message_repository import MessageRepository
 from convostore.repositories.newest_cache import NewestCache
 from convostore.repositories.rate_limit_repository import RateLimitRepository
 from convostore.repositories.session_repository import SessionRepository
@@ -39,6 +36,7 @@ from convostore.sync.dispatcher import Dispatcher, Targets
 from convostore.sync.feed import ChangeFeed
 from convostore.sync.synchronizer import Synchronizer, SyncStatus
 from convostore.sync.users import Users
+from convostore.tenant_store import TenantStore
 
 T = TypeVar("T")
 
@@ -57,42 +55,6 @@ class _OnRedis:
     async def aclose(self) -> None:
         await self.cache.aclose()
         await self.clients.aclose()
-
-
-class TenantStore:
-    """The repositories of one tenant.
-
-    Attributes:
-        conversations: his conversations.
-        messages: their messages.
-    """
-
-    def __init__(self, database: TenantDatabase, feed: ChangeFeed, redis: RedisClients | None = None) -> None:
-        self._database = database
-        self._feed = feed
-        self._redis = redis
-        self.conversations = ConversationRepository(database)
-        self.messages = MessageRepository(database)
-
-    @property
-    def tenant_id(self) -> str:
-        """Whose they are."""
-        return self._database.tenant_id
-
-    @property
-    def database(self) -> TenantDatabase:
-        """The handle that a repository is made from."""
-        return self._database
-
-    def changes(self, after: str | None = None) -> Changes:
-        """Return what happens to this tenant, as ``ConvoStore.changes`` does."""
-        return self._feed.changes(self.tenant_id, after)
-
-    @contextmanager
-    def current(self) -> Iterator[TenantDatabase]:
-        """Make this tenant the one that ``get_conversation_repository()`` and its like answer for."""
-        with current_tenant(self._database), current_redis(self._redis):
-            yield self._database
 
 
 class ConvoStore:

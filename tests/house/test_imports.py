@@ -20,6 +20,7 @@ LAYERS = (
     "repositories",
     "sync",
     "operations",
+    "tenant_store",
     "store",
     "testing",
     "cli",

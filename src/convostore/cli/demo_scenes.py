@@ -16,7 +16,8 @@ from convostore.models.types import ChannelType, ConversationStatus
 from convostore.repositories.base_repository import Pagination
 from convostore.repositories.cache_space import CacheSpace
 from convostore.repositories.exceptions import ConcurrencyError, EntityNotFoundError, RepositoryError
-from convostore.store import ConvoStore, TenantStore
+from convostore.store import ConvoStore
+from convostore.tenant_store import TenantStore
 
 _SHOWN = 8
 _SHORTEST_WORD = 5

@@ -16,7 +16,8 @@ from convostore.database.settings import MongoSettings, RedisSettings, variable
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.models.identity import check_identifier
 from convostore.repositories.exceptions import ValidationError
-from convostore.store import ConvoStore, TenantStore
+from convostore.store import ConvoStore
+from convostore.tenant_store import TenantStore
 
 LONG_DEADLINE = 600.0  # seconds; what an operation asks of the server may take longer than a request's
 PATIENT_DEADLINE = 10.0  # seconds for a call to Redis, which nobody waits for in a request

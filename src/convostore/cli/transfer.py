@@ -30,7 +30,7 @@ from convostore.operations.importing import Progress as ImportProgress
 from convostore.operations.line_source import LineSource
 from convostore.operations.output import STANDARD_OUTPUT, open_output
 from convostore.repositories.exceptions import ValidationError
-from convostore.store import TenantStore
+from convostore.tenant_store import TenantStore
 
 _MEBIBYTE = 1024 * 1024
 
