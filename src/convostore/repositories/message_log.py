@@ -40,8 +40,10 @@ from convostore.repositories.slots import (
     SEAL,
     Entry,
     Slot,
+    count_whole,
     documents_of,
     gravestone,
+    in_places,
     seal_slot,
 )
 
@@ -197,10 +199,10 @@ class MessageLog:
         Raises:
             RepositoryError: it concerns them all.
         """
-        groups = _in_places(last + 1, entries)
+        groups = in_places(last + 1, entries)
         slots = [slot for group in groups for slot in group]
         placed = await self._writer.place(slots, sum(entry.size for entry in entries))
-        whole = _count_whole(groups, placed.stored)
+        whole = count_whole(groups, placed.stored)
         answers += [group[0].sequence for group in groups[:whole]]
         last += placed.stored
         if is_place_taken(placed.error):
@@ -292,21 +294,3 @@ def _check_sizes(sizes: Sequence[int]) -> None:
         raise ValidationError(f"{field}: a message is larger than {MAX_DOCUMENT_BYTES} bytes", field)
     if sum(sizes) > MAX_BATCH_BYTES:
         raise ValidationError(f"{field}: larger than {MAX_BATCH_BYTES} bytes together", field)
-
-
-def _in_places(first: int, entries: Sequence[Entry]) -> list[list[Slot]]:
-    """Return the slots of each entry, one entry behind the other."""
-    groups: list[list[Slot]] = []
-    for entry in entries:
-        groups.append(entry.at(first))
-        first += entry.length
-    return groups
-
-
-def _count_whole(groups: Sequence[Sequence[Slot]], slots: int) -> int:
-    """Return how many groups the first so many slots hold whole."""
-    for count, group in enumerate(groups):
-        slots -= len(group)
-        if slots < 0:
-            return count
-    return len(groups)

@@ -144,3 +144,21 @@ def documents_of(conversation_id: str, messages: Sequence[MessageDocument], dige
     if digest is not None:
         documents[0]["idempotency_digest"] = digest
     return documents
+
+
+def in_places(first: int, entries: Sequence[Entry]) -> list[list[Slot]]:
+    """Return the slots of each entry, one entry behind the other."""
+    groups: list[list[Slot]] = []
+    for entry in entries:
+        groups.append(entry.at(first))
+        first += entry.length
+    return groups
+
+
+def count_whole(groups: Sequence[Sequence[Slot]], slots: int) -> int:
+    """Return how many groups the first so many slots hold whole."""
+    for count, group in enumerate(groups):
+        slots -= len(group)
+        if slots < 0:
+            return count
+    return len(groups)
