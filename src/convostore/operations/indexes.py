@@ -74,11 +74,14 @@ class Schema:
 
     async def apply(self, steps: Sequence[Step]) -> None:
         """Carry out those steps of a plan that can be; may be repeated, and by several at once."""
+        indexes: dict[str, list[dict[str, Any]]] = {}
         for step in steps:
             if step.kind == "collection":
                 await self._create(step)
             elif step.kind == "index":
-                await self._administration.command({"createIndexes": step.collection, "indexes": [step.wanted]})
+                indexes.setdefault(step.collection, []).append(step.wanted)
+        for collection, missing in indexes.items():  # by one command, so that the server reads a collection once
+            await self._administration.command({"createIndexes": collection, "indexes": missing})
 
     async def _create(self, step: Step) -> None:
         try:
