@@ -19,6 +19,7 @@ from convostore import ConvoStore, Effect, MongoSettings, Outbox, RedisSettings,
 
 SCALE = float(os.environ.get("CONVOSTORE_TEST_SCALE", "1"))
 CASES = max(5, round(15 * SCALE))
+ABSENT = object()
 METHODS = [each for each in all_methods() if each[0] != "tenant"]  # a cursor: see the tests of the change feed
 
 
@@ -72,7 +73,9 @@ class Fuzz:
             for call, old in calls:
                 own = plain_call(call.owner, call.method, names)
                 own_before = plain_call(call.owner, call.method, old)
-                kept = {name: value for name, value in call.given.items() if value is not own_before.given.get(name)}
+                kept = {
+                    name: value for name, value in call.given.items() if value is not own_before.given.get(name, ABSENT)
+                }
                 bad = Call(call.owner, call.method, {**own.given, **kept})
                 if await self._is_accepted(bad, names.tenant_id):
                     before = await stored_for(self.store, names.tenant_id)
