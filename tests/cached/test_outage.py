@@ -7,7 +7,7 @@ import pytest
 from cached_support import TENANT, conversation, eventually, loads, text, usable, warm
 from pydantic import SecretStr
 
-from convostore import ConversationStatus
+from convostore import ConversationStatus, ConvoStore, DeadlineExceededError
 from convostore.gateways.epoch_counter import EpochCounter
 from convostore.repositories.cache_epoch import LEASE_SECONDS
 from convostore.repositories.exceptions import ConnectionError as StoreConnectionError
@@ -45,6 +45,28 @@ async def test_a_read_is_one_command_and_a_write_another(behind, proxy, cid):
         await read(behind, cid)
     await set_title(behind, cid, "new")
     assert proxy.commands == [*["GET"] * 6, "DEL"]
+
+
+async def test_a_write_that_the_database_does_not_answer_says_so_and_nothing_of_the_cache(
+    other, cid, convostore_settings, convostore_redis_settings
+):
+    admin = other.mongodb.database.client.admin
+    commands = ["find", "aggregate", "insert", "update", "findAndModify"]
+    data = {"failCommands": commands, "appName": "slow", "blockConnection": True, "blockTimeMS": 4000}
+    caching = convostore_redis_settings.evolve(cache_conversations=True)
+    async with ConvoStore.open(convostore_settings.evolve(app_name="slow"), caching) as slow:
+        await warm(slow, cid)
+        slow.mongodb.deadline = 2 * LEASE_SECONDS  # so that of the epoch nothing is known any more
+        await admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await slow.tenant(TENANT).conversations.update_conversation_status(cid, ConversationStatus.COMPLETED)
+        await admin.command("configureFailPoint", "failCommand", mode="off")
+        slow.mongodb.deadline = 10.0
+        assert "did not answer" in str(caught.value)
+        assert caught.value.outcome is Outcome.UNKNOWN
+        await slow.mongodb.cached.finish_writes()
+        told, true = await read(other, cid), await other.tenant(TENANT).conversations.get_by_id(cid, fresh=True)
+        assert told == true
 
 
 async def test_a_connection_that_is_lost_once_costs_nothing(behind, other, proxy, cid):

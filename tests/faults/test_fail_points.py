@@ -210,6 +210,7 @@ async def test_a_single_attempt_tells_of_a_conflict_and_applies_nothing(failing,
             await _unit(failing.tenant("acme"), cid, runs)(unit)
     assert caught.value.retryable
     assert caught.value.outcome is Outcome.NOT_APPLIED
+    assert ("was lost" in str(caught.value)) is ("closeConnection" in data or data["errorCode"] == NOT_WRITABLE_PRIMARY)
     assert "committed" not in runs
     assert "the one" not in await _settled(failing, truth, cid, commit_was_faked=command == "commitTransaction")
 

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from junk import HalfwayError, junk, nested
 from surface import PLAIN, VERSIONED, Call, Names, all_methods, object_of, parameters_of, plain_call, planted
 
-from convostore import ConvoStore, Effect, MongoSettings, Outbox, RedisSettings, RepositoryError, ValidationError
+from convostore import (
+    ConversationDocument,
+    ConvoStore,
+    Effect,
+    MessageDocument,
+    MongoSettings,
+    Outbox,
+    RedisSettings,
+    RepositoryError,
+    ValidationError,
+)
 
 SCALE = float(os.environ.get("CONVOSTORE_TEST_SCALE", "1"))
 CASES = max(5, round(15 * SCALE))
@@ -197,6 +207,12 @@ FOUND: dict[str, tuple[str, Callable[[ConvoStore, Any], Any], list[Any]]] = {
     "a load": ("load", lambda store, bad: store.cache.get_or_load("acme", PLAIN, "k", bad), [None, 5]),
     "a status": ("status", lambda store, bad: acme(store).conversations.update_conversation_status("c", bad), [DEEP]),
     "a delivery": ("status", lambda store, bad: acme(store).messages.update_delivery_status("c", 1, bad), [DEEP]),
+    "a name in a filter": (
+        "x" * 100 + "…",
+        lambda store, _: acme(store).messages.list({"conversation_id": "c", "x" * 2_000_000: 1}),
+        [None],
+    ),
+    "an edit of nothing": ("changes", lambda store, bad: acme(store).messages.edit("c", 1, bad), [1]),
     "another tenant": (
         "tenant_id",
         lambda store, bad: acme(store).conversations.get_conversations_by_tenant(bad),
@@ -218,3 +234,24 @@ async def test_what_was_found_is_refused_by_name(store: ConvoStore, what: str) -
             await call(store, value)
         assert refusal.value.field == field
         assert len(str(refusal.value)) < 200
+
+
+class Unhashable(str):
+    """A text as some libraries have it."""
+
+    __slots__ = ()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_a_text_of_another_class_is_taken_for_what_it_says(store: ConvoStore) -> None:
+    tenant, cid, key = map(Unhashable, ("acme", "c", "k"))
+    await store.cache.set(tenant, PLAIN, key, "value")
+    found = await store.cache.get("acme", PLAIN, "k")
+    assert found is not None
+    assert found.value == "value"
+    await store.tenant(tenant).conversations.create(ConversationDocument.start("u", conversation_id=cid))
+    await store.tenant(tenant).messages.append(cid, MessageDocument.user("hello"), idempotency_key=key)
+    await store.tenant(tenant).messages.edit(cid, 1, content="edited")
+    assert [message.content for message in await store.tenant(tenant).messages.window(cid)] == ["edited"]
+    await store.cache.invalidate_tag(tenant, Unhashable("tag"))

@@ -217,6 +217,9 @@ async def test_what_cannot_be_right_is_refused_before_anything_is_sent(store):
         ("acme", {"$ne": None}, {}, "user_id"),
         ("acme", "u", {"identifiers": ["a\nb"]}, "identifiers"),
         ("acme", None, {"identifiers": ["a"]}, "identifiers"),
+        ("acme", "u", {"identifiers": "ip"}, "identifiers"),
+        ("acme", "u", {"identifiers": None}, "identifiers"),
+        ("acme", "u", {"identifiers": 5}, "identifiers"),
     ]:
         with pytest.raises(ValidationError) as caught:
             store.erasure(tenant_id, user, **options)

@@ -21,6 +21,7 @@ from convostore.operations.doctor import Level
 from convostore.operations.sync_doctor import SyncDoctor
 from convostore.repositories.cache_forgetting import CacheForgetting, Place
 from convostore.repositories.entity_spaces import CONVERSATION, NEWEST
+from convostore.repositories.exceptions import ConnectionError as StoreConnectionError
 from convostore.repositories.newest_slots import NewestSlots
 from convostore.sync import synchronizer as synchronizing
 from convostore.testing.redis_servers import RedisServer
@@ -138,6 +139,19 @@ async def test_what_is_newer_than_the_event_stays(store, acme):
     assert (status.events, status.forgotten, status.losses) == (2, 0, 0)
     assert (await held(store, acme, cid)).version == 2
     assert (await held(store, acme, cid, NEWEST)).version == 1
+
+
+async def test_once_ends_with_an_error_where_the_cache_is_away_and_leaves_it_to_the_next(
+    store, acme, convostore_settings, convostore_redis_settings
+):
+    cid = await conversation(acme)
+    await store.synchronizer().run_once()
+    await acme.conversations.update_conversation_status(cid, "waiting")
+    away = convostore_redis_settings.evolve(redis_url=SecretStr("redis://127.0.0.1:1/0"))
+    async with ConvoStore.open(convostore_settings, away) as blind:
+        with pytest.raises(StoreConnectionError):
+            await blind.synchronizer().run_once()
+    assert (await store.synchronizer().run_once()).events == 1
 
 
 async def test_many_events_of_one_entity_are_one_invalidation_and_many_are_one_round_trip(store, acme, monkeypatch):

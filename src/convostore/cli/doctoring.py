@@ -23,7 +23,7 @@ from convostore.operations.doctor import SCANNED, Doctor, Finding, Level
 from convostore.operations.redis_doctor import RedisDoctor
 from convostore.operations.repair import Ailment, Repair, RepairReport
 from convostore.operations.sync_doctor import SyncDoctor
-from convostore.repositories.exceptions import RepositoryError
+from convostore.repositories.exceptions import RepositoryError, ValidationError
 
 _MARKS = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
 _WRONG_USAGE = 2
@@ -102,6 +102,8 @@ async def _doctor(where: Where, scan: int) -> list[Finding]:
             if redis is None:
                 return [*findings, Finding("Redis", Level.OK, "not used: no address")]
             return findings + [finding async for finding in RedisDoctor(redis).examine()]
+    except ValidationError as error:
+        return [Finding("settings", Level.PROBLEM, str(error))]
     except RepositoryError as error:
         return [Finding("MongoDB", Level.PROBLEM, str(error))]
 

@@ -1,7 +1,11 @@
-"""The calls on one collection that concurrent callers make together."""
+"""What all who use a collection share: the calls that travel together, and the driver's handles on it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.read_concern import ReadConcern
+
+from convostore.gateways.find_command import Finder
 from convostore.gateways.shared_finds import SharedFinds
 from convostore.gateways.shared_inserts import SharedInserts
 from convostore.gateways.shared_reads import SharedReads
@@ -14,9 +18,12 @@ ONLY_TENANT = ("tenant_id",)
 
 
 class SharedCalls:
-    """What travels together to a collection, each kind of call by itself.
+    """What travels together to a collection, each kind of call by itself, and what is dear to make for each tenant.
 
     Attributes:
+        collection: the driver's handle.
+        finder: finds what the majority has.
+        unsettled: finds what the primary has.
         reads: of whole documents.
         looks: at whether there is a document, and whose.
         finds: of short runs of documents.
@@ -25,6 +32,9 @@ class SharedCalls:
     """
 
     def __init__(self, gateway: "MongoGateway", collection: str) -> None:
+        self.collection: AsyncCollection[dict[str, Any]] = gateway.database[collection]
+        self.finder = Finder(self.collection)
+        self.unsettled = Finder(self.collection.with_options(read_concern=ReadConcern("local")))
         self.reads = SharedReads(gateway, collection)
         self.looks = SharedReads(gateway, collection, ONLY_TENANT)
         self.finds = SharedFinds(gateway, collection)

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bson import encode
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.read_concern import ReadConcern
 
-from convostore.gateways.find_command import Find, Finder, Sort
+from convostore.gateways.find_command import Find, Sort
 from convostore.gateways.operation import Operation
 from convostore.gateways.shared_calls import ONLY_TENANT
 from convostore.gateways.shared_inserts import Placed, Run
@@ -39,10 +37,10 @@ class TenantCollection:
 
     def __init__(self, gateway: "MongoGateway", name: str, tenant_id: str, entity_type: str) -> None:
         self._gateway = gateway
-        self._collection: AsyncCollection[Stored] = gateway.database[name]
-        self._shared = gateway.shared(name)
-        self._finder = Finder(self._collection)
-        self._unsettled = Finder(self._collection.with_options(read_concern=ReadConcern("local")))
+        self._shared = shared = gateway.shared(name)
+        self._collection = shared.collection
+        self._finder = shared.finder
+        self._unsettled = shared.unsettled
         self._tenant_id = tenant_id
         self._name = name
         self._entity_type = entity_type

@@ -93,8 +93,11 @@ def _duplicate(error: Exception, operation: Operation) -> RepositoryError:
     return duplicate
 
 
-def _conflict(_: Exception, operation: Operation) -> RepositoryError:
-    return TransactionConflictError(f"{operation.name} ran into another transaction", operation.name)
+def _conflict(error: Exception, operation: Operation) -> RepositoryError:
+    text = f"{operation.name} ran into another transaction"
+    if isinstance(error, errors.ConnectionFailure):
+        text = f"the transaction was lost with its connection or primary during {operation.name}"
+    return TransactionConflictError(text, operation.name)
 
 
 def _no_transactions(_: Exception, operation: Operation) -> RepositoryError:

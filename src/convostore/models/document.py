@@ -151,9 +151,10 @@ class Document(Value):
 
 _UNSET: tuple[Any, ...] = ("", (), {})
 _STORED_AS_THEY_ARE = frozenset({str, int, bool, datetime, dict})
+_LONGEST_NAME = 100  # characters that an error shows of one
 _PLAINER = {
     "extra_forbidden": "is not known",
-    "string_pattern_mismatch": "has characters that it must not have, such as control characters",
+    "string_pattern_mismatch": "has characters that it must not have",
     "string_unicode": "must be text without lone surrogates",
 }
 
@@ -193,7 +194,7 @@ def _stored(value: Any) -> Any:
 
 def _as_our_own(details: ErrorDetails) -> ValidationError:
     """Name the field, and say why in words that never quote the value."""
-    location = [str(part) for part in details["loc"]]
+    location = [_shortened(str(part)) for part in details["loc"]]
     cause = details.get("ctx", {}).get("error")
     path = ".".join(location) or "value"
     if isinstance(cause, ValidationError):
@@ -201,3 +202,8 @@ def _as_our_own(details: ErrorDetails) -> ValidationError:
         return ValidationError(f"{path}: {text}", location[0])
     text = _PLAINER.get(details["type"], details["msg"].removeprefix("Value error, "))
     return ValidationError(f"{path}: {text}", location[0] if location else None)
+
+
+def _shortened(name: str) -> str:
+    # A name that is not known was chosen by the caller, or by his caller.
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

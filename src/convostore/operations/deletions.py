@@ -5,7 +5,7 @@ transaction that begins it, and struck out there once it is gone.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from convostore.gateways.mongo_gateway import MongoGateway
@@ -20,6 +20,7 @@ _AT_A_TIME = 8
 _SPACES = (CONVERSATION.name, NEWEST.name)
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Deletions:
@@ -54,7 +55,7 @@ class Deletions:
     async def carry_out(self, entry: str | None, names: Sequence[str], *, delete: bool = True) -> None:
         """Do what was told, and take the entry out; may be repeated."""
         if delete:
-            await together(self._conversations.delete(name) for name in names)
+            await together(self._conversations.delete, names)
         await self.forget(names)
         if entry is not None:
             for effect in (Effect.DELETE, Effect.FORGET):
@@ -74,18 +75,18 @@ class Deletions:
         return [Place(self._tenant_id, space, name) for name in names for space in _SPACES]
 
 
-async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Wait for all of some work, a few at a time, also if some of it fails; then raise the first failure.
+async def together(work: Callable[[V], Awaitable[T]], values: Iterable[V]) -> list[T]:
+    """Do work with each value, a few at a time, all of it also if some fails; then raise the first failure.
 
     More at once would take the connections of a busy database from its programs, and gain little.
     """
     places = asyncio.Semaphore(_AT_A_TIME)
 
-    async def one(each: Awaitable[T]) -> T:
+    async def one(value: V) -> T:
         async with places:
-            return await each
+            return await work(value)
 
-    ended: list[Any] = await asyncio.gather(*map(one, work), return_exceptions=True)
+    ended: list[Any] = await asyncio.gather(*map(one, values), return_exceptions=True)
     for each in ended:
         if isinstance(each, BaseException):
             raise each

@@ -159,7 +159,9 @@ def forgetting_of(gateway: MongoGateway, clients: RedisClients | None) -> CacheF
 
 
 def _subject(tenant_id: str, user_id: str | None, identifiers: Sequence[str]) -> Subject:
-    check_identifier(tenant_id, "tenant_id")
+    tenant_id = check_identifier(tenant_id, "tenant_id")
+    if isinstance(identifiers, str) or not isinstance(identifiers, Sequence | set | frozenset):
+        raise ValidationError(f"identifiers: must be a list of texts, not {type(identifiers).__name__}", "identifiers")
     if user_id is None:
         if identifiers:
             raise ValidationError("identifiers: go with a user", "identifiers")

@@ -117,7 +117,7 @@ class MongoErasing:
         return messages, cached
 
     async def _contents_of(self, names: Sequence[str]) -> int:
-        return sum(await together(self._messages.count(_HAS_CONTENT, (name,)) for name in names))
+        return sum(await together(lambda name: self._messages.count(_HAS_CONTENT, (name,)), names))
 
     async def _names(self, condition: Mapping[str, Any]) -> AsyncIterator[list[str]]:
         """Iterate over the ids of conversations and claims, bundle by bundle; what comes meanwhile may be among it."""
@@ -175,7 +175,7 @@ class MongoErasing:
         after = ""
         while found := await self._conversations.find(self._claims, TOGETHER, after, CLAIM_FIELDS):
             after = found[-1]["_id"]
-            await together(map(self._burying.bury_claim, found))
+            await together(self._burying.bury_claim, found)
             self._progress(len(found))
 
     async def _bury_logs(self) -> None:

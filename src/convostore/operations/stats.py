@@ -92,7 +92,7 @@ class Stats:
         """
         tenants: dict[str, TenantStats] = {}
         if tenant_id is not None:
-            check_identifier(tenant_id, "tenant_id")
+            tenant_id = check_identifier(tenant_id, "tenant_id")
             tenants[tenant_id] = TenantStats(tenant_id)
         scope = {"tenant_id": {"$exists": True} if tenant_id is None else {"$eq": tenant_id}}
         for name, key, count in await self._counts("conversations", scope, "status"):

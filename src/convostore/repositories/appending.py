@@ -44,12 +44,12 @@ class Appending:
         self, conversation_id: str, messages: Sequence[MessageDocument], key: str | None
     ) -> list[MessageDocument]:
         """Append messages as one, unless they were appended before under the same key."""
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         self._check(conversation_id, messages)
-        if key is not None:
-            check_identifier(key, "idempotency_key")
         if key is None:
             stored = self._placed(conversation_id, messages, await self._log.append(conversation_id, messages, None))
         else:
+            key = check_identifier(key, "idempotency_key")
             keyed = [messages[0].replaced(idempotency_key=key), *messages[1:]]
             stored = await self._append_once(conversation_id, keyed, key, batch_digest(messages))
         if not stored[0].replayed:
@@ -60,7 +60,6 @@ class Appending:
         return stored
 
     def _check(self, conversation_id: str, messages: Sequence[MessageDocument]) -> None:
-        check_identifier(conversation_id, "conversation_id")
         if not messages or len(messages) > MAX_BATCH:
             raise ValidationError(f"messages: must be 1 to {MAX_BATCH}", "messages")
         for message in messages:

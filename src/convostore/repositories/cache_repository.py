@@ -222,7 +222,7 @@ class CacheRepository(RedisRepository):
         Raises:
             ConnectionError: it may not have been carried out.
         """
-        check_identifier(tenant_id, "tenant_id")
+        tenant_id = check_identifier(tenant_id, "tenant_id")
         await self._cells.delete(*(tag_key(tenant_id, tag, self.epoch) for tag in check_tags(tags)))
 
     async def _look(self, address: Address[Any]) -> _Look:
@@ -253,8 +253,8 @@ class CacheRepository(RedisRepository):
             raise ValidationError(f"value: cannot be cached: {type(error).__name__}", "value") from None
 
     def _address(self, tenant_id: str, space: CacheSpace[T], key: str, tags: Sequence[str]) -> Address[T]:
-        check_identifier(tenant_id, "tenant_id")
-        check_identifier(key, "key")
+        tenant_id = check_identifier(tenant_id, "tenant_id")
+        key = check_identifier(key, "key")
         check_space(space)
         tag_keys = tuple([tag_key(tenant_id, tag, self.epoch) for tag in check_tags(tags)]) if tags else ()
         return Address(cell_key(tenant_id, space.name, key, self.epoch), tag_keys, space)

@@ -216,7 +216,7 @@ class TransactionError(RepositoryError):
 
 
 class TransactionConflictError(TransactionError):
-    """Exception raised when a unit of work ran into another one; nothing of it was applied."""
+    """Exception raised when a unit of work ran into another one, or was lost; nothing of it was applied."""
 
     retryable = True
 

@@ -94,7 +94,7 @@ class MessageReader:
 
     async def history(self, conversation_id: str, span: Span, *, fresh: bool = False) -> HistoryPage:
         """Return the messages of a span, the newest through the cache if there is one, unless they are to be fresh."""
-        check_identifier(conversation_id, "conversation_id")
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         page = None if fresh or not span.is_newest else await self._cached(conversation_id, span)
         return await self._page(conversation_id, span) if page is None else page
 
@@ -186,7 +186,7 @@ class MessageReader:
     async def window(self, conversation_id: str, budget: Budget, *, fresh: bool = False) -> list[MessageDocument]:
         """Return the newest messages that fit a budget, the oldest first."""
         span = Span(limit=min(budget.max_messages or CHUNK, CHUNK))
-        check_identifier(conversation_id, "conversation_id")
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         page = None if fresh else await self._cached(conversation_id, span, short=True)
         page = page or await self._page(conversation_id, span)
         newest_first = page.items[::-1]

@@ -122,7 +122,7 @@ class MessageRepository(MongoRepository[MessageDocument]):
         newest = self._database.newest
         if newest is None:
             return await append()
-        check_identifier(conversation_id, "conversation_id")
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         return await newest.append(self._database.identity(conversation_id), append)
 
     async def create(self, entity: MessageDocument) -> MessageDocument:
@@ -267,16 +267,18 @@ class MessageRepository(MongoRepository[MessageDocument]):
             EntityNotFoundError: there is no such message.
         """
         unknown = changes.keys() - {"content", "payload", "usage", "external_id"}
-        if unknown or not changes:
-            name = min(unknown, default="changes")
+        if unknown:
+            name = min(unknown)
             raise ValidationError(f"{name}: cannot be edited; content, payload, usage and external_id can", name)
+        if not changes:
+            raise ValidationError("changes: none; say by name what to change, as in content=…", "changes")
 
         def change(message: MessageDocument) -> MessageDocument:
             if expected_version is not None and expected_version != message.version:
                 raise ConcurrencyError(expected_version, message.version, MessageDocument.entity_type, message.id)
             return message.evolve(**changes)
 
-        check_identifier(conversation_id, "conversation_id")
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         if expected_version is not None:
             check_version(expected_version)
         message_id = MessageDocument.identify(conversation_id, int(checked_sequence(sequence)))

@@ -95,7 +95,8 @@ class ToldCache(Generic[V]):
             DeadlineExceededError: time was over before it was told; that goes on.
             Exception: whatever the write raised.
         """
-        return await self._leave_behind(self._write(identity, write, tell))
+        # A little longer than the write itself may take, which knows best what became of it.
+        return await self._leave_behind(self._write(identity, write, tell), _LAST_WORD)
 
     async def _write(
         self, identity: str, write: Callable[[], Awaitable[T]], tell: Callable[[T], Awaitable[None]] | None
@@ -107,7 +108,7 @@ class ToldCache(Generic[V]):
         except BaseException:
             # It may have been done. Nor shall who is told of a conflict go on reading what has caused it.
             with suppress(RepositoryError):
-                await self._tell([identity])
+                await self.tell([identity])
             raise
         await (self._tell([identity]) if tell is None else tell(result))
         return result
@@ -121,16 +122,15 @@ class ToldCache(Generic[V]):
             ConnectionError: neither Redis nor MongoDB could be told.
             DeadlineExceededError: time was over before; it goes on.
         """
-        await self._leave_behind(self._tell(identities))
+        await self._leave_behind(self._tell(identities), 0)
 
-    async def _leave_behind(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work as long as there is time; it is done in any case."""
+    async def _leave_behind(self, work: Coroutine[Any, Any, T], more: float) -> T:
+        """Await work as long as there is time, and a few seconds more; it is done in any case."""
         task = asyncio.create_task(work)
         self._writes.add(task)
         task.add_done_callback(self._done)
         try:
-            # A little longer than the write itself may take, which knows best what became of it.
-            async with asyncio.timeout(time_left(self._mongodb.deadline) + _LAST_WORD):
+            async with asyncio.timeout(time_left(self._mongodb.deadline) + more):
                 return await asyncio.shield(task)
         except TimeoutError as error:
             message = "it was not known in time whether the write is told to the cache"
@@ -163,7 +163,7 @@ class ToldCache(Generic[V]):
 
     async def finish_writes(self) -> None:
         """Wait until all writes are told."""
-        if self._writes:
+        while self._writes:
             await asyncio.wait(self._writes)
 
     async def aclose(self) -> None:

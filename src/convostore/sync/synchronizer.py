@@ -109,6 +109,7 @@ class Synchronizer:
 
         Raises:
             RepositoryError: the database refuses to tell what happens.
+            ConnectionError: the cache does not answer; what it was not told is left to the next run.
         """
         if self._outbox is not None:
             await self._outbox.run_once()
@@ -117,7 +118,7 @@ class Synchronizer:
     async def _follow(self, *, once: bool) -> SyncStatus:
         changes, known = await self._begin()
         async with changes:
-            journey = _Journey(self, changes, known=known)
+            journey = _Journey(self, changes, known=known, patient=not once)
             try:
                 while not (changes.is_closed or (once and changes.is_level and journey.is_done)):
                     await journey.do(await changes.batch(journey.patience if not once else AWAIT_SECONDS))
@@ -135,13 +136,14 @@ class Synchronizer:
 
 
 class _Journey:
-    """One run: what has been done, and how far of it is kept."""
+    """One run: what has been done, and how far of it is kept; a patient one waits for a cache that is away."""
 
-    def __init__(self, synchronizer: Synchronizer, changes: Changes, *, known: bool) -> None:
+    def __init__(self, synchronizer: Synchronizer, changes: Changes, *, known: bool, patient: bool) -> None:
         self.status = SyncStatus()
         self._owner = synchronizer
         self._changes = changes
         self._knows = known  # what the cache may hold
+        self._is_patient = patient
         self._done: str | None = None  # the place up to which the effects are there
         self._kept: str | None = None
         self._anew = not known
@@ -176,6 +178,8 @@ class _Journey:
                 forgotten = await invalidations.apply(self._owner.forgetting)
                 break
             except ConnectionError as error:
+                if not self._is_patient:
+                    raise
                 failures += 1
                 if failures == 1:
                     self._owner.logger.warning("the cache does not answer", error=type(error).__name__)

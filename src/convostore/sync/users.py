@@ -71,12 +71,12 @@ class Users:
                 self._dispatch_after(unit, told)
             return found
 
-        check_identifier(conversation_id, "conversation_id")
+        conversation_id = check_identifier(conversation_id, "conversation_id")
         return await in_transaction(self._gateway, close)
 
     async def _tell(self, tenant_id: str, effects: tuple[Effect, ...], user_id: str) -> bool:
-        check_identifier(tenant_id, "tenant_id")
-        check_identifier(user_id, "user_id")
+        tenant_id = check_identifier(tenant_id, "tenant_id")
+        user_id = check_identifier(user_id, "user_id")
 
         async def tell(unit: UnitOfWork) -> None:
             self._dispatch_after(unit, await self._outbox.add(tenant_id, effects, user_id=user_id))
