@@ -253,5 +253,7 @@ async def test_a_text_of_another_class_is_taken_for_what_it_says(store: ConvoSto
     await store.tenant(tenant).conversations.create(ConversationDocument.start("u", conversation_id=cid))
     await store.tenant(tenant).messages.append(cid, MessageDocument.user("hello"), idempotency_key=key)
     await store.tenant(tenant).messages.edit(cid, 1, content="edited")
-    assert [message.content for message in await store.tenant(tenant).messages.window(cid)] == ["edited"]
+    assert [message.content for message in await store.tenant(tenant).messages.window(cid, max_messages=5)] == [
+        "edited"
+    ]
     await store.cache.invalidate_tag(tenant, Unhashable("tag"))

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from convostore.gateways.epoch_counter import EpochCounter
 from convostore.gateways.mongo_gateway import MongoGateway
 from convostore.gateways.redis_gateway import RedisGateway
-from convostore.gateways.shared_deadline import time_left
+from convostore.gateways.shared_deadline import one_deadline, time_left
 from convostore.models.identity import split
 from convostore.repositories.cache_cells import CacheCells, cell_key
 from convostore.repositories.cache_epoch import CacheEpoch
@@ -95,8 +95,9 @@ class ToldCache(Generic[V]):
             DeadlineExceededError: time was over before it was told; that goes on.
             Exception: whatever the write raised.
         """
-        # A little longer than the write itself may take, which knows best what became of it.
-        return await self._leave_behind(self._write(identity, write, tell), _LAST_WORD)
+        with one_deadline(self._mongodb.deadline):
+            # A little longer than the write itself may take, which knows best what became of it.
+            return await self._leave_behind(self._write(identity, write, tell), _LAST_WORD)
 
     async def _write(
         self, identity: str, write: Callable[[], Awaitable[T]], tell: Callable[[T], Awaitable[None]] | None
