@@ -43,11 +43,11 @@ class SlowCache(ConversationCache):
 class HopefulCache(SlowCache):
     """Hopes that invalidations arrive."""
 
-    async def tell(self, identities: Iterable[str]) -> None:
+    async def _tell(self, identities: Iterable[str]) -> None:
         with suppress(RepositoryError):
             await self._forget(identities)
 
-    tell_activity = tell
+    tell_activity = _tell
 
 
 class PlainDelCache(HopefulCache):

@@ -22,7 +22,7 @@ from convostore.repositories.conversation_cache import ConversationCache
 class DyingCache(ConversationCache):
     """Dies instead of telling."""
 
-    async def tell(self, _):
+    async def _tell(self, _):
         _die()
 
 

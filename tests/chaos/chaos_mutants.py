@@ -1,5 +1,7 @@
 """What can be broken in the workers of a chaos run, to see that the checkers notice."""
 
+import asyncio
+import random
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -25,6 +27,7 @@ class PlainDelCache(ConversationCache):
         if found is not None:
             return SPACE.codec.decode(found)
         value = await load()
+        await asyncio.sleep(random.uniform(0, 0.02))  # as where a load takes its time
         await self._cells.redis.command(WRITE, "SET", key, SPACE.codec.encode(value), "EX", 60)
         return value
 

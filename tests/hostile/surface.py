@@ -443,9 +443,9 @@ def takers_of_tenants() -> set[str]:
 
 
 def _is_used(module: str) -> bool:
-    return module.startswith(("convostore.store", "convostore.sync.", "convostore.operations.")) or (
-        module.startswith("convostore.repositories.") and module.endswith(("_repository", "user_sessions"))
-    )
+    return module.startswith(
+        ("convostore.store", "convostore.tenant_store", "convostore.sync.", "convostore.operations.")
+    ) or (module.startswith("convostore.repositories.") and module.endswith(("_repository", "user_sessions")))
 
 
 def _takes_a_tenant(cls: type) -> bool:
