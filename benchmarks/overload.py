@@ -5,8 +5,7 @@ when it was due. The process that calls is the one that is overloaded: an arriva
 """
 
 import asyncio
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from benchmarks.clocks import Clocks
 from benchmarks.contest import Contestant
 from benchmarks.figures import percentile
 from benchmarks.measuring import forget_the_others, take_turn
-from benchmarks.open_loop import ARRIVALS_OF_A_TURN
+from benchmarks.open_loop import ARRIVALS_OF_A_TURN, Load
 from convostore import DeadlineExceededError
 
 CALLERS = 256
@@ -132,8 +131,8 @@ class _Arrivals:
         started, process = self._clock(), psutil.Process()
         for number, (second, rate) in enumerate(zip(self._seconds, rates, strict=True)):
             second.resident = process.memory_info().rss
-            for moment in _moments(number, rate):
-                await self._arrive(second, started + moment)
+            for moment in Load(rate, seconds=1, seed=number).arrivals():
+                await self._arrive(second, started + number + moment)
         if self._open:
             await asyncio.wait(self._open)
 
@@ -162,15 +161,6 @@ class _Arrivals:
             second.failed += 1
         else:
             second.latencies.append(self._clock() - due)
-
-
-def _moments(second: int, rate: float) -> Iterator[float]:
-    """Return when calls arrive in one second, by a Poisson process that is the same in each run."""
-    chance = random.Random(second)
-    moment = second + chance.expovariate(rate)
-    while moment < second + 1:
-        yield moment
-        moment += chance.expovariate(rate)
 
 
 async def overload(case: str, contestant: Contestant, plan: Plan, clocks: Clocks) -> Overload:

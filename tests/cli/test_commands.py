@@ -144,6 +144,14 @@ def test_both_sides_of_a_conflict_are_shown(program):
     assert "present:" in result.stdout
 
 
+def test_the_doctor_tells_a_wrong_setting_from_a_server_that_is_away(talk):
+    ended = talk("doctor", "--json", "--redis-url", "nonsense")
+    assert ended.exit_code == 1
+    (finding,) = json.loads(ended.stdout)
+    assert (finding["check"], finding["level"]) == ("settings", "problem")
+    assert finding["text"].startswith("redis_url: ")
+
+
 def test_the_doctor_ends_with_one_if_there_is_a_problem(talk):
     assert talk("doctor").exit_code == 0
     assert {finding["level"] for finding in talk.json("doctor", "--scan", "0")} == {"ok"}

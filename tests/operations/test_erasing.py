@@ -1,7 +1,10 @@
 """What is erased is gone from both stores, and nothing of anybody else is."""
 
+import asyncio
 import uuid
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from erasing_support import QUOTA, documents, erasure, in_redis, settle_in, slot, talk
@@ -18,6 +21,7 @@ from convostore import (
 )
 from convostore.database.redis_client import RedisClients
 from convostore.models.types import utc_now
+from convostore.operations.deletions import together
 from convostore.operations.doctor import Doctor, Level
 from convostore.operations.repair import Repair
 from convostore.repositories.exceptions import RepositoryError
@@ -224,3 +228,23 @@ async def test_what_cannot_be_right_is_refused_before_anything_is_sent(store):
         with pytest.raises(ValidationError) as caught:
             store.erasure(tenant_id, user, **options)
         assert caught.value.field == field
+
+
+async def test_of_work_that_is_cancelled_nothing_more_is_begun() -> None:
+    begun: list[int] = []
+    started = asyncio.Event()
+
+    async def wait(number: int) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    def begin(number: int) -> Coroutine[Any, Any, None]:
+        begun.append(number)
+        return wait(number)
+
+    working = asyncio.create_task(together(begin, range(100)))
+    await started.wait()
+    working.cancel()
+    await asyncio.wait([working])
+    assert working.cancelled()
+    assert len(begun) < 100

@@ -73,7 +73,7 @@ def doctor_command(
     where = Where(mongodb_uri, database, data, redis_url)
     if repair:
         age = None if claims_older_than is None else timedelta(hours=claims_older_than)
-        _repair(where, age, Consent(dry_run, yes, may_ask=not as_json))
+        _repair(where, age, Consent(dry_run, yes, may_ask=not as_json), as_json=as_json)
     elif dry_run or yes or claims_older_than is not None:
         tell("error: --dry-run, --yes and --claims-older-than go with --repair")
         raise typer.Exit(_WRONG_USAGE)
@@ -108,9 +108,9 @@ async def _doctor(where: Where, scan: int) -> list[Finding]:
         return [Finding("MongoDB", Level.PROBLEM, str(error))]
 
 
-def _repair(where: Where, age: timedelta | None, consent: Consent) -> None:
+def _repair(where: Where, age: timedelta | None, consent: Consent, *, as_json: bool) -> None:
     planned, done = run(_plan_and_repair(where, age, consent))
-    if not consent.may_ask:
+    if as_json:
         print_json({"planned": _plain(planned), "repaired": None if done is None else _plain(done)})
     elif done is not None:
         typer.echo(f"{done.count} repaired")

@@ -154,7 +154,6 @@ _STORED_AS_THEY_ARE = frozenset({str, int, bool, datetime, dict})
 _LONGEST_NAME = 100  # characters that an error shows of one
 _PLAINER = {
     "extra_forbidden": "is not known",
-    "string_pattern_mismatch": "has characters that it must not have",
     "string_unicode": "must be text without lone surrogates",
 }
 

@@ -126,7 +126,7 @@ class ToldCache(Generic[V]):
         await self._leave_behind(self._tell(identities), 0)
 
     async def _leave_behind(self, work: Coroutine[Any, Any, T], more: float) -> T:
-        """Await work as long as there is time, and a few seconds more; it is done in any case."""
+        """Await work as long as there is time, and so many seconds more; it is done in any case."""
         task = asyncio.create_task(work)
         self._writes.add(task)
         task.add_done_callback(self._done)
